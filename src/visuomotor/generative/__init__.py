@@ -1,0 +1,1 @@
+"""Ways to turn noise into actions, as functions over a callable."""

@@ -1,0 +1,1 @@
+"""Building blocks that know no robot: every file is one mechanism with one paper."""

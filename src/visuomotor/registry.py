@@ -1,0 +1,82 @@
+"""Names of built-in parts, and how a name becomes an object.
+
+A built-in is a line in `BUILT_IN`; it is imported when it is asked for. A third party registers an
+entry point in the group `visuomotor.<kind>`, or passes an import path "package.module:Name".
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from visuomotor.errors import unknown_name
+
+__all__ = ["BUILT_IN", "lookup", "names"]
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "policy": {
+        "compact": "visuomotor.policies.compact:Compact",
+    },
+    "env": {
+        "tabletop": "visuomotor.envs.tabletop:TabletopEnv",
+    },
+    "embodiment": {
+        "franka": "visuomotor.embodiments.franka:FRANKA",
+    },
+    "expert": {
+        "tabletop": "visuomotor.experts.tabletop:TabletopExpert",
+    },
+    "codec": {
+        "bins": "visuomotor.codecs.bins:UniformBins",
+    },
+    "executor": {
+        "open_loop": "visuomotor.executors:OpenLoop",
+        "receding_horizon": "visuomotor.executors:RecedingHorizon",
+        "temporal_ensemble": "visuomotor.executors:TemporalEnsemble",
+    },
+    "recipe": {
+        "demo": "visuomotor.recipes:demo",
+        "demo-tiny": "visuomotor.recipes:demo_tiny",
+        "lift": "visuomotor.recipes:lift",
+    },
+}
+
+
+def names(kind: str) -> list[str]:
+    """Every known name of `kind`, built-in and registered, sorted."""
+    if kind not in BUILT_IN:
+        raise unknown_name("kind of part", kind, BUILT_IN)
+    registered = [entry.name for entry in entry_points(group=f"visuomotor.{kind}")]
+    return sorted({*BUILT_IN[kind], *registered})
+
+
+def lookup(kind: str, name: str) -> Any:
+    """The class or function called `name`, imported now.
+
+    Args:
+        kind: A key of `BUILT_IN`.
+        name: A built-in name, the name of an entry point, or "package.module:Name".
+
+    Raises:
+        ValueError: No such name, module or attribute; the message has the closest name.
+    """
+    known = names(kind)
+    if name in BUILT_IN[kind]:
+        path = BUILT_IN[kind][name]
+    elif name in known:
+        (entry,) = entry_points(group=f"visuomotor.{kind}", name=name)
+        return entry.load()
+    elif ":" in name:
+        path = name
+    else:
+        raise unknown_name(kind, name, known)
+    module, _, attribute = path.partition(":")
+    try:
+        home = import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{kind} {name!r}: cannot import {module!r} ({error}). Is it installed?") from error
+    if not hasattr(home, attribute):
+        closest = unknown_name("name", attribute, [known for known in vars(home) if known[0] != "_"])
+        raise ValueError(f"{kind} {name!r}: no {attribute!r} there; {closest}")
+    return getattr(home, attribute)

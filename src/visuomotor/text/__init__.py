@@ -1,0 +1,1 @@
+"""Words before they are numbers: grammars that make instructions, encoders that read them, caches."""

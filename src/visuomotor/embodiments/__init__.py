@@ -1,0 +1,1 @@
+"""Robot bodies: names, units, limits, cameras and how each is built from primitives."""

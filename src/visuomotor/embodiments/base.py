@@ -1,0 +1,133 @@
+"""What an environment needs to know of a robot arm with a parallel gripper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from visuomotor.errors import unknown_name
+from visuomotor.types import Camera, Dimension, Kind, Spec
+
+if TYPE_CHECKING:
+    import mujoco
+
+__all__ = ["Arm", "Control"]
+
+Control = Literal["ee_delta", "joint"]
+"""How actions move the arm: by deltas of the commanded hand pose, or by absolute joint targets."""
+
+_AXES = ("x", "y", "z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A robot body: how it is built, named, limited and commanded.
+
+    Attributes:
+        name: Name of the embodiment.
+        joints: Joint names from base to hand; each has a position actuator of the same name.
+        home: Joint positions at the start of an episode, rad.
+        low: Lower joint limits, rad.
+        high: Upper joint limits, rad.
+        speed: Joint velocity limits, rad/s.
+        stiffness: Gain of each position actuator, N m/rad.
+        damping: Velocity gain of each position actuator, N m s/rad.
+        fingers: Names of the finger joints, 0 closed to `finger_travel` open; an actuator each.
+        finger_travel: Way of one finger, m.
+        hand: Site between the finger pads; its z axis points out of the hand, the fingers close along y.
+        down: Quaternion (w, x, y, z) of the hand site looking straight down, where the rotation vector is 0.
+        reach: Lower and upper corner of the box that the hand may be commanded to, m.
+        span: Farthest from the axis of the first joint that the hand may be commanded to, m.
+        turn: Largest angle between the commanded hand and `down`, rad.
+        move_limit: Largest commanded way along one axis in a second, m/s.
+        turn_limit: Largest commanded rotation about one axis in a second, rad/s.
+        wrist: Name of the camera on the hand.
+        build: Adds bodies, actuators and the wrist camera to a world.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    home: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    speed: tuple[float, ...]
+    stiffness: tuple[float, ...]
+    damping: tuple[float, ...]
+    fingers: tuple[str, ...]
+    finger_travel: float
+    hand: str
+    down: tuple[float, float, float, float]
+    reach: tuple[tuple[float, float, float], tuple[float, float, float]]
+    span: float
+    turn: float
+    move_limit: float
+    turn_limit: float
+    wrist: str
+    build: Callable[[mujoco.MjSpec], None]
+
+    def grip(self, fingers: np.ndarray) -> float:
+        """Gripper state from the finger joints (finger,): 0 open to 1 closed."""
+        return 1.0 - float(np.sum(fingers)) / (self.finger_travel * len(self.fingers))
+
+    def finger_target(self, grip: float) -> float:
+        """Target of each finger joint in meters for a gripper command, 0 open to 1 closed."""
+        return self.finger_travel * (1.0 - grip)
+
+    def spec(self, *, control: Control, cameras: Mapping[str, int | tuple[int, int]], rate: float) -> Spec:
+        """State and action of this body.
+
+        State: joint positions, gripper, measured hand pose, commanded hand pose. A pose is a position
+        in the frame of the base and a rotation vector (axis times angle, base frame) from looking
+        straight down, so that it is far from its wrap-around wherever the hand points to the table.
+
+        Args:
+            control: "ee_delta" (way, rotation vector and gripper) or "joint" (targets and gripper).
+            cameras: Name to size in pixels, one number for a square picture or (height, width).
+            rate: Ticks a second.
+        """
+        if control not in get_args(Control):
+            raise unknown_name("control", control, get_args(Control))
+        sizes = {
+            name: (size, size) if isinstance(size, int) else tuple(size) for name, size in cameras.items()
+        }
+        return Spec(
+            embodiment=self.name,
+            cameras=tuple(Camera(name=name, height=size[0], width=size[1]) for name, size in sizes.items()),
+            state=(
+                *self._joint_dimensions("joint"),
+                Dimension(name="gripper", kind="gripper", low=0.0, high=1.0),
+                *_pose_dimensions("measured"),
+                *_pose_dimensions("commanded"),
+            ),
+            action=(
+                *(self._joint_dimensions("joint") if control == "joint" else self._delta_dimensions(rate)),
+                Dimension(name="gripper", kind="gripper", low=0.0, high=1.0),
+            ),
+            rate=rate,
+        )
+
+    def _joint_dimensions(self, kind: Kind) -> tuple[Dimension, ...]:
+        """One dimension a joint, with its limits."""
+        return tuple(
+            Dimension(name=name, unit="rad", kind=kind, low=low, high=high)
+            for name, low, high in zip(self.joints, self.low, self.high, strict=True)
+        )
+
+    def _delta_dimensions(self, rate: float) -> tuple[Dimension, ...]:
+        """Way and rotation of one tick, with their limits."""
+        move, turn = self.move_limit / rate, self.turn_limit / rate
+        return (
+            *(Dimension(name=a, unit="m", kind="ee_delta", low=-move, high=move) for a in _AXES),
+            *(Dimension(name=f"r{a}", unit="rad", kind="ee_delta", low=-turn, high=turn) for a in _AXES),
+        )
+
+
+def _pose_dimensions(which: str) -> tuple[Dimension, ...]:
+    """Position and rotation vector from looking straight down, base frame."""
+    return (
+        *(Dimension(name=f"{which}_{a}", unit="m", kind="ee") for a in _AXES),
+        *(Dimension(name=f"{which}_r{a}", unit="rad", kind="ee") for a in _AXES),
+    )

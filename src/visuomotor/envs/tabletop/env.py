@@ -1,0 +1,299 @@
+"""The table-top environment: a robot arm, things of many colors and shapes, and a sentence."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from visuomotor.embodiments.base import Arm, Control
+from visuomotor.envs.base import Status
+from visuomotor.envs.tabletop.camera import VIDEO_LOOK, Look, render
+from visuomotor.envs.tabletop.control import Controller
+from visuomotor.envs.tabletop.layout import SPLITS, Goal, Layout, goals, instructions, sample_layout
+from visuomotor.envs.tabletop.scene import TIMESTEP, Scene, front_projection
+from visuomotor.envs.tabletop.tasks import TASKS, Task
+from visuomotor.errors import unknown_name
+from visuomotor.registry import lookup
+from visuomotor.types import Observation, Spec
+
+__all__ = ["CAMERAS", "TabletopEnv"]
+
+CAMERAS: Mapping[str, int] = {"front": 96, "wrist": 64}
+"""Views by default, with their size in pixels."""
+
+_OPTIONS = ("task", "split", "rival", "goal", "instruction")
+_MODELS = 64  # compiled models kept; more sets of shapes than the train split has
+_CARRIED = 0.1  # meters; what has been this high was in the hand
+_MAGIC = b"tabletop1"
+_SIZES = struct.Struct("<3q")  # lengths of the parts of a snapshot
+
+
+class TabletopEnv:
+    """A world with one arm in which the sentence decides what is right.
+
+    Args:
+        embodiment: Name of the arm, or an `Arm`.
+        task: Task of episodes whose reset does not name one.
+        control: "ee_delta" or "joint", see `Arm.spec`.
+        cameras: Views and their sizes in pixels: name to one number or (height, width).
+        rate: Ticks a second.
+        max_ticks: Length of an episode that does not end before.
+
+    Raises:
+        ValueError: Unknown embodiment, task, control or camera; a rate that physics cannot keep.
+    """
+
+    def __init__(
+        self,
+        embodiment: str | Arm = "franka",
+        *,
+        task: str = "put_in",
+        control: Control = "ee_delta",
+        cameras: Mapping[str, int | tuple[int, int]] = CAMERAS,
+        rate: float = 10.0,
+        max_ticks: int = 100,
+    ) -> None:
+        self.arm: Arm = lookup("embodiment", embodiment) if isinstance(embodiment, str) else embodiment
+        self._default_task = _known("task", task, TASKS)
+        for camera in cameras:
+            _known("camera", camera, ("front", self.arm.wrist))
+        self._steps = round(1.0 / (rate * TIMESTEP))
+        if self._steps < 1 or abs(self._steps * rate * TIMESTEP - 1.0) > 1e-6:
+            raise ValueError(
+                f"tabletop: a tick must be a multiple of {TIMESTEP} s, got rate {rate}. Use 10, 25 or 50."
+            )
+        if max_ticks < 1:
+            raise ValueError(f"tabletop: max_ticks must be at least 1, got {max_ticks}.")
+        self.spec: Spec = _calibrated(self.arm.spec(control=control, cameras=cameras, rate=rate))
+        self.max_ticks = max_ticks
+        self.controller = Controller(self.arm, control, rate)
+        self._scenes: dict[tuple[tuple[str, ...], int], Scene] = {}
+        self._scene: Scene | None = None
+
+    # ---- the episode -------------------------------------------------------------------------
+
+    def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> Observation:
+        """Start an episode; equal seed and options give bit-equal episodes.
+
+        Args:
+            seed: Decides the scene, the goal and the words.
+            options: "task"; "split" of the scenes and sentences; "rival" (True or False forces a rival,
+                None draws); "goal" (name of another goal of the same scene); "instruction" (other words).
+        """
+        self._start(int(seed), dict(options or {}))
+        return self.observe()
+
+    def _start(self, seed: int, options: dict[str, Any]) -> None:
+        """Build the scene of an episode and forget the one before."""
+        for option in options:
+            _known("option", option, _OPTIONS)
+        name = _known("task", options.get("task", self._default_task), TASKS)
+        split = _known("split", options.get("split", "train"), SPLITS)
+        rival = None if options.get("rival") is None else bool(options["rival"])
+        layout = sample_layout(seed, task=name, split=split, rival=rival, goal=options.get("goal"))
+        self._episode = (seed, {**options, "task": name, "rival": rival})
+        self._goals = tuple(goals(layout))
+        self._task: Task = TASKS[name]
+        told = options.get("instruction")
+        self._instruction = layout.instruction if told is None else str(told)
+        self._held = [0] * len(self._goals)  # ticks in a row for which each goal was reached
+        self._tick = 0
+        self._carried = False
+        self._verdict: Status | None = None
+        shapes = tuple(sorted(thing.shape for thing in layout.objects))
+        self._scene = self._compiled(shapes, len(layout.bowls))
+        self._scene.reset(layout)
+        self.controller.reset()
+
+    def _compiled(self, shapes: tuple[str, ...], bowls: int) -> Scene:
+        """The scene of these shapes, compiled if it is not kept."""
+        key = (shapes, bowls)
+        scene = self._scenes.pop(key, None) or Scene(self.arm, shapes, bowls)
+        if len(self._scenes) >= _MODELS:
+            del self._scenes[next(iter(self._scenes))]
+        self._scenes[key] = scene
+        return scene
+
+    def step(self, action: np.ndarray) -> Status:
+        """Run one tick with `action` (action,); numbers beyond the limits of the spec are clipped.
+
+        The verdict of a finished episode stays; the world goes on.
+
+        Raises:
+            ValueError: A wrong shape, or NaN.
+        """
+        scene = self.scene
+        action = np.asarray(action, np.float64)
+        if action.shape != (len(self.spec.action),):
+            raise ValueError(
+                f"tabletop: expected an action of shape ({len(self.spec.action)},) "
+                f"({', '.join(d.name for d in self.spec.action)}), got {action.shape}."
+            )
+        if not np.isfinite(action).all():
+            raise ValueError(f"tabletop: expected finite numbers in the action, got {action}.")
+        position, quat = scene.hand_pose()
+        targets = self.controller.command(action, position, quat, self._steps)
+        scene.advance(targets, self.arm.finger_target(self.controller.grip))
+        self._tick += 1
+        return self._judge()
+
+    def _judge(self) -> Status:
+        """How the episode stands now; counts ticks, so once a tick."""
+        if self._verdict is not None:
+            return self._verdict
+        scene, task = self.scene, self._task
+        for number, goal in enumerate(self._goals):
+            self._held[number] = self._held[number] + 1 if task.done(scene, goal) else 0
+        reached = [goal for goal, ticks in zip(self._goals, self._held, strict=True) if ticks >= task.hold]
+        wanted = self.wanted
+        achieved = wanted if wanted in reached else (reached[0] if reached else None)
+        self._carried = self._carried or bool(scene.place(wanted.object)[2] > _CARRIED)
+        success = achieved == wanted
+        failure = None if success else self._failure(achieved, wanted)
+        status = Status(
+            success=success,
+            done=success or failure is not None,
+            progress=1.0 if success else min(0.99, task.progress(scene, wanted)),
+            failure=failure,
+            facts={"goal": self.goal, "achieved": achieved and achieved.name(self.layout)},
+        )
+        if status.done:
+            self._verdict = status
+        return status
+
+    def _failure(self, achieved: Goal | None, wanted: Goal) -> str | None:
+        """Why the episode is over without success, or None while it runs."""
+        if achieved is not None:
+            return self._task.blame(wanted, achieved)
+        if self.scene.lost(wanted.object):
+            return "dropped"
+        if self._tick < self.max_ticks:
+            return None
+        return "dropped" if self._carried and not self.scene.holds(wanted.object) else "out of time"
+
+    def observe(self, cameras: Sequence[str] | None = None) -> Observation:
+        """What can be seen now; only the named views are drawn, all of the spec's if None."""
+        names = [camera.name for camera in self.spec.cameras] if cameras is None else cameras
+        views = [self.spec.camera(name) for name in names]
+        scene = self.scene
+        return Observation(
+            images={
+                view.name: render(scene.model, scene.data, view.name, view.height, view.width)[None]
+                for view in views
+            },
+            state=self.state()[None],
+            instruction=self._instruction,
+            embodiment=self.spec.embodiment,
+            time=self._tick / self.spec.rate,
+        )
+
+    def state(self) -> np.ndarray:
+        """State float32 (state,), see `Arm.spec`."""
+        scene = self.scene
+        position, quat = scene.hand_pose()
+        numbers = [
+            scene.joints(),
+            np.array([self.arm.grip(scene.fingers())]),
+            position,
+            self.controller.describe(quat),
+            self.controller.pose(),
+        ]
+        return np.concatenate(numbers).astype(np.float32)
+
+    def render(self, camera: str, height: int, width: int, *, look: Look = VIDEO_LOOK) -> np.ndarray:
+        """A picture of any size for people, uint8 (height, width, 3), from "front" or the wrist camera."""
+        _known("camera", camera, ("front", self.arm.wrist))
+        return render(self.scene.model, self.scene.data, camera, height, width, look=look)
+
+    def close(self) -> None:
+        """Forget every compiled model."""
+        self._scenes.clear()
+        self._scene = None
+
+    # ---- what tasks, experts and probes read ---------------------------------------------------
+
+    @property
+    def scene(self) -> Scene:
+        """The physical world of this episode."""
+        if self._scene is None:
+            raise ValueError("tabletop: no episode is running. Call reset(seed=...) first.")
+        return self._scene
+
+    @property
+    def layout(self) -> Layout:
+        """Things, bowls, goal and words of this episode."""
+        return self.scene.layout
+
+    @property
+    def wanted(self) -> Goal:
+        """The goal of this episode."""
+        return self.layout.goal
+
+    @property
+    def goal(self) -> str:
+        """Name of the goal of this episode."""
+        return self.wanted.name(self.layout)
+
+    def goals(self) -> tuple[str, ...]:
+        """Names of every goal of the task in this scene."""
+        return tuple(goal.name(self.layout) for goal in goals(self.layout))
+
+    def instructions(self, count: int) -> tuple[str, ...]:
+        """`count` wordings of the goal of this episode, the observed one first; one if it was given."""
+        if self._instruction != self.layout.instruction:
+            return (self._instruction,)
+        return instructions(self.layout, count)
+
+    # ---- snapshot ----------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """The whole state of the world; `restore` brings it back bit-equal."""
+        seed, options = self._episode
+        facts = {
+            "seed": seed,
+            "options": options,
+            "held": self._held,
+            "tick": self._tick,
+            "carried": self._carried,
+            "verdict": None if self._verdict is None else vars(self._verdict),
+        }
+        parts = [json.dumps(facts).encode(), self.controller.snapshot(), self.scene.snapshot()]
+        return _MAGIC + _SIZES.pack(*map(len, parts)) + b"".join(parts)
+
+    def restore(self, snapshot: bytes) -> None:
+        """Go back to a snapshot of this environment, of any of its episodes."""
+        head = len(_MAGIC) + _SIZES.size
+        sizes = _SIZES.unpack_from(snapshot, len(_MAGIC)) if len(snapshot) >= head else (0, 0, 0)
+        if not snapshot.startswith(_MAGIC) or len(snapshot) != head + sum(sizes):
+            raise ValueError("tabletop: expected bytes from TabletopEnv.snapshot, got something else.")
+        first, second = head + sizes[0], head + sizes[0] + sizes[1]
+        parts = (snapshot[head:first], snapshot[first:second], snapshot[second:])
+        facts = json.loads(parts[0])
+        self._start(facts["seed"], facts["options"])
+        self._held, self._tick, self._carried = facts["held"], facts["tick"], facts["carried"]
+        self._verdict = None if facts["verdict"] is None else Status(**facts["verdict"])
+        self.controller.restore(parts[1])
+        self.scene.restore(parts[2])
+
+
+def _calibrated(spec: Spec) -> Spec:
+    """The same spec, with the projection of the camera that stands still."""
+    cameras = tuple(
+        replace(camera, projection=front_projection(camera.height, camera.width))
+        if camera.name == "front"
+        else camera
+        for camera in spec.cameras
+    )
+    return replace(spec, cameras=cameras)
+
+
+def _known(kind: str, name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """`name` if it is known, else a `ValueError` with the closest one."""
+    if name not in known:
+        raise unknown_name(kind, str(name), known)
+    return name

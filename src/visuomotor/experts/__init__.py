@@ -1,0 +1,1 @@
+"""Scripted experts: functions of the state of the world, without memory."""

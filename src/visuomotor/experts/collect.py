@@ -1,0 +1,414 @@
+"""Demonstrations of an expert, on all cores, into a LeRobot data set.
+
+Seeds are handed to worker processes one by one; their episodes are written in the order of the
+seeds, so the data is the same whatever the number of workers. What is executed is the expert's
+action plus noise and, now and then, a push for several ticks, so that the data shows how to
+recover; the label stays what the expert would do. A demonstration that fails is dropped, counted,
+and its seed remembered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from visuomotor.data.episode import EncodedEpisode, EpisodeRecorder
+from visuomotor.data.layout import SIDECAR
+from visuomotor.data.tables import load_json
+from visuomotor.data.video import VideoSettings
+from visuomotor.data.writer import LeRobotWriter
+from visuomotor.envs.base import Env
+from visuomotor.errors import DataError
+from visuomotor.experts.base import Expert
+from visuomotor.experts.workers import Stop, run_seeds
+from visuomotor.registry import lookup
+from visuomotor.types import Spec
+
+__all__ = ["CollectReport", "Collection", "Noise", "collect", "demonstrate"]
+
+SEEDS_PER_RUN = 1_000_000
+"""Seeds set apart for each value of `seed`."""
+FIRST_EVALUATION_SEED = 1_000_000_000
+"""Evaluation begins here; collection stays below."""
+_COMMIT_SECONDS = 2.0
+_COMMIT_SHARE = 0.1  # of the time, at most, goes into waiting for the disk
+_GIVE_UP = 20  # failures without enough successes after which something must be wrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """How executed actions differ from the expert's; grippers are never disturbed."""
+
+    meters: float = 0.004
+    """Standard deviation at each tick of numbers in meters."""
+    radians: float = 0.012
+    """Standard deviation at each tick of numbers in radians."""
+    push_chance: float = 0.06
+    """Chance at each tick that a push begins."""
+    push_ticks: tuple[int, int] = (2, 5)
+    """Fewest and most ticks of a push."""
+    push_factor: float = 7.0
+    """Size of a push at each of its ticks, in standard deviations."""
+
+    def __post_init__(self) -> None:
+        low, high = self.push_ticks
+        if (
+            min(self.meters, self.radians, self.push_factor) < 0
+            or not 0 <= self.push_chance <= 1
+            or not 1 <= low <= high
+        ):
+            raise ValueError(
+                f"noise: expected sizes >= 0, a chance in [0, 1] and 1 <= ticks <= ticks, got {self}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """What decides the content of a collected data set; see `collect` for the meanings."""
+
+    env: str
+    task: str
+    expert: str
+    control: str | None = None
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    seed_offset: int = 0
+    phrasings: int = 4
+    noise: Noise = field(default_factory=Noise)
+    settings: VideoSettings = field(default_factory=VideoSettings)
+
+    @property
+    def first_seed(self) -> int:
+        """Seed of the first episode; the others follow one by one."""
+        return self.seed_offset + self.seed * SEEDS_PER_RUN
+
+    def build(self) -> tuple[Env, Expert]:
+        """The environment and the expert, made now."""
+        control = {} if self.control is None else {"control": self.control}
+        return lookup("env", self.env)(task=self.task, **control, **self.env_options), lookup(
+            "expert", self.expert
+        )()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectReport:
+    """What `collect` did, earlier interrupted runs into the same folder included.
+
+    Attributes:
+        folder: The data set.
+        kept: Demonstrations in it.
+        dropped: Demonstrations that failed.
+        reasons: Why they failed, and how many each.
+        ticks: Ticks in the data set.
+        seconds: Time that collecting took.
+        first_seed: Seed of the first demonstration.
+        last_seed: Seed of the last one, kept or dropped.
+    """
+
+    folder: str
+    kept: int
+    dropped: int
+    reasons: Mapping[str, int]
+    ticks: int
+    seconds: float
+    first_seed: int
+    last_seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `json.dump`."""
+        return asdict(self)
+
+
+def collect(
+    folder: str | Path,
+    *,
+    env: str = "tabletop",
+    task: str = "put_in",
+    episodes: int = 500,
+    seed: int = 0,
+    seed_offset: int = 0,
+    phrasings: int = 4,
+    noise: Noise | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    expert: str | None = None,
+    control: str | None = None,
+    env_options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    settings: VideoSettings | None = None,
+) -> CollectReport:
+    """Collect demonstrations into a LeRobot v3.0 data set; an interrupted run goes on when called again.
+
+    Args:
+        folder: Where to; missing, empty, or what an interrupted run with the same arguments left.
+        env: Name of the environment, or "package.module:Class".
+        task: Task of every episode.
+        episodes: Demonstrations to keep.
+        seed: Which million of seeds the scenes come from; also decides the noise.
+        seed_offset: Added to the seed of every scene, for fresh ones.
+        phrasings: Wordings that an episode's ticks are labeled with, in turn at random.
+        noise: How executed actions differ from the expert's.
+        workers: Processes; every core that this one may use if None, none besides this one if 0.
+        progress: Called with demonstrations kept so far and in all, once they are safe on disk.
+        expert: Name of the expert; that of the environment if None.
+        control: Control of the environment; its default if None.
+        env_options: More arguments of the environment, plain values.
+        options: Options of every reset, plain values.
+        settings: How pictures are compressed.
+
+    Raises:
+        DataError: `folder` holds something else, the disk is full, or the expert keeps failing.
+        ValueError: Unknown environment, task or control, with the closest name.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, once what was finished is saved.
+    """
+    job = Collection(
+        env=env,
+        task=task,
+        expert=expert or env,
+        control=control,
+        env_options=dict(env_options or {}),
+        options=dict(options or {}),
+        seed=seed,
+        seed_offset=seed_offset,
+        phrasings=phrasings,
+        noise=noise or Noise(),
+        settings=settings or VideoSettings(),
+    )
+    _check(job, episodes)
+    spec = _inspect(job)
+    _check_folder(Path(folder), job)
+    with (
+        LeRobotWriter(
+            folder, spec, executed=True, meta=_meta(job), settings=job.settings, resume=True
+        ) as writer,
+        Stop() as stop,
+    ):
+        return _Run(job, writer, episodes, progress).go(_cores() if workers is None else workers, stop)
+
+
+class _Run:
+    """One call of `collect`: takes outcomes in any order, writes them in the order of their seeds."""
+
+    def __init__(
+        self,
+        job: Collection,
+        writer: LeRobotWriter,
+        episodes: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.job, self.writer, self.episodes, self.progress = job, writer, episodes, progress
+        self.dropped: dict[str, str] = writer.meta.setdefault("dropped_seeds", {})
+        done = {*writer.seeds, *map(int, self.dropped)}
+        self.next = next(seed for seed in count(job.first_seed) if seed not in done)
+        for seed in [known for known in self.dropped if int(known) > self.next]:
+            del self.dropped[seed]  # told before a kill, but a demonstration before it was not written
+        self.earlier: float = writer.meta.get("seconds", 0.0)
+        self.waiting: list[EncodedEpisode] = []
+        self.begun, self.commit_at = time.monotonic(), 0.0
+
+    def go(self, workers: int, stop: Stop) -> CollectReport:
+        """Collect until enough are kept or `stop` is asked for."""
+        early: dict[int, EncodedEpisode | str] = {}
+        if self.kept < self.episodes:
+            outcomes = run_seeds(_Demonstrator, self.job, first=self.next, workers=workers, stop=stop)
+            try:
+                for number, outcome in outcomes:
+                    early[number] = outcome
+                    while self.next in early and self.kept < self.episodes:
+                        self._take(early.pop(self.next))
+                    if self.kept >= self.episodes:
+                        break
+                    if self.waiting and time.monotonic() > self.commit_at:
+                        self._commit()
+            finally:
+                outcomes.close()
+                self._commit()
+        if self.kept < self.episodes:
+            raise KeyboardInterrupt(
+                f"stopped with {self.kept} of {self.episodes} demonstrations in {self.writer.folder}; "
+                "run the same command again to go on."
+            )
+        return self._report()
+
+    @property
+    def kept(self) -> int:
+        return self.writer.episodes + len(self.waiting)
+
+    def _take(self, outcome: EncodedEpisode | str) -> None:
+        """The next seed's outcome: an episode, or why there is none."""
+        if isinstance(outcome, str):
+            self.dropped[str(self.next)] = outcome
+            if len(self.dropped) >= _GIVE_UP and len(self.dropped) > 9 * self.kept:
+                reasons = dict(Counter(self.dropped.values()))
+                raise DataError(
+                    f"collect: the expert failed in {len(self.dropped)} of {len(self.dropped) + self.kept} "
+                    f"episodes ({reasons}). Lower the noise, or choose another task or expert."
+                )
+        else:
+            self.waiting.append(outcome)
+        self.next += 1
+
+    def _commit(self) -> None:
+        """Bring what waits to disk."""
+        meta = self.writer.meta
+        meta["seeds"] = list(range(self.job.first_seed, self.next))
+        meta["kept"], meta["dropped"] = self.kept, len(self.dropped)
+        meta["seconds"] = round(self.earlier + time.monotonic() - self.begun, 3)
+        waiting, self.waiting = self.waiting, []  # not tried again if it fails
+        begun = time.monotonic()
+        if waiting:
+            self.writer.add(*waiting)
+        took = time.monotonic() - begun
+        self.commit_at = begun + took + max(_COMMIT_SECONDS, took / _COMMIT_SHARE)
+        if self.progress is not None:
+            self.progress(self.kept, self.episodes)
+
+    def _report(self) -> CollectReport:
+        meta = self.writer.meta
+        return CollectReport(
+            folder=str(self.writer.folder),
+            kept=self.kept,
+            dropped=len(self.dropped),
+            reasons=dict(Counter(self.dropped.values())),
+            ticks=self.writer.ticks,
+            seconds=meta.get("seconds", 0.0),
+            first_seed=self.job.first_seed,
+            last_seed=self.next - 1,
+        )
+
+
+class _Demonstrator:
+    """What a worker process runs: seed in, outcome out."""
+
+    def __init__(self, job: Collection) -> None:
+        self.job = job
+        self.env, self.expert = job.build()
+
+    def __call__(self, seed: int) -> EncodedEpisode | str:
+        return demonstrate(self.env, self.expert, seed, self.job)
+
+
+def demonstrate(env: Env, expert: Expert, seed: int, job: Collection) -> EncodedEpisode | str:
+    """One demonstration, or why it failed.
+
+    Args:
+        env: The environment.
+        expert: Decides every label.
+        seed: Of the scene; together with `job.seed` also of noise and wordings.
+        job: Noise, wordings and compression.
+    """
+    generator = np.random.default_rng([job.seed, seed])
+    recorder = EpisodeRecorder(env.spec, job.settings)
+    observation = env.reset(seed=seed, options=job.options or None)
+    words = _wordings(env, observation.instruction, job.phrasings)
+    disturbances = _disturb(env.spec, job.noise, generator)
+    low = np.array([dimension.low for dimension in env.spec.action])
+    high = np.array([dimension.high for dimension in env.spec.action])
+    while True:
+        label = np.asarray(expert(env), np.float32)
+        executed = np.clip(label + next(disturbances), low, high).astype(np.float32)
+        recorder.tick(observation, label, executed, words[int(generator.integers(len(words)))])
+        status = env.step(executed)
+        if status.done:
+            break
+        observation = env.observe()
+    return recorder.finish(seed=seed) if status.success else (status.failure or "unknown")
+
+
+def _wordings(env: Env, instruction: str, count: int) -> tuple[str, ...]:
+    """`count` wordings of this episode's goal; only an env with `instructions` knows more than one."""
+    if count == 1:
+        return (instruction,)
+    words = tuple(env.instructions(count))  # type: ignore[attr-defined]  # checked by _inspect
+    return words
+
+
+def _disturb(
+    spec: Spec, noise: Noise, generator: np.random.Generator
+) -> Iterator[Float32[np.ndarray, " action"]]:
+    """What is added to the label, tick after tick."""
+    sizes = {"m": noise.meters, "rad": noise.radians}
+    scale = np.array([0.0 if d.kind == "gripper" else sizes.get(d.unit, 0.0) for d in spec.action])
+    push, left = np.zeros_like(scale), 0
+    while True:
+        if left == 0 and generator.random() < noise.push_chance:
+            left = int(generator.integers(noise.push_ticks[0], noise.push_ticks[1] + 1))
+            direction = generator.normal(size=len(scale)) * (scale > 0)
+            length = np.linalg.norm(direction) or 1.0
+            push = direction / length * scale * noise.push_factor * np.sqrt((scale > 0).sum())
+        value = generator.normal(size=len(scale)) * scale + (push if left else 0.0)
+        left = max(0, left - 1)
+        yield value.astype(np.float32)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check(job: Collection, episodes: int) -> None:
+    """Numbers that no environment has to be built for."""
+    if episodes < 1 or job.phrasings < 1 or job.seed < 0 or job.seed_offset < 0:
+        raise ValueError(
+            f"collect: expected episodes and phrasings >= 1, seed and seed_offset >= 0, got {episodes}, "
+            f"{job.phrasings}, {job.seed}, {job.seed_offset}."
+        )
+    if job.first_seed + SEEDS_PER_RUN > FIRST_EVALUATION_SEED:
+        raise ValueError(
+            f"collect: seed {job.seed} with seed_offset {job.seed_offset} begins at {job.first_seed}; "
+            f"collection must stay below {FIRST_EVALUATION_SEED}, where evaluation begins."
+        )
+
+
+def _inspect(job: Collection) -> Spec:
+    """The spec of the environment; wrong names and options come to light here and not in a worker."""
+    env, _ = job.build()
+    try:
+        env.reset(seed=job.first_seed, options=job.options or None)
+        if job.phrasings > 1 and not hasattr(env, "instructions"):
+            raise ValueError(
+                f"collect: environment {job.env!r} knows one wording an episode (it has no method "
+                f"`instructions`), got phrasings={job.phrasings}. Use phrasings=1."
+            )
+        return env.spec
+    finally:
+        env.close()
+
+
+def _identity(job: Collection) -> dict[str, Any]:
+    """What two runs into the same folder must agree in, as it is after a trip through JSON."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(job)))
+    return found
+
+
+def _meta(job: Collection) -> dict[str, Any]:
+    return {"env": job.env, "task": job.task, "control": job.control, "collect": _identity(job)}
+
+
+def _check_folder(folder: Path, job: Collection) -> None:
+    """Refuse to go on with data of other arguments; what is no data set at all the writer refuses."""
+    if not (folder / SIDECAR).exists():
+        return
+    before, now = load_json(folder / SIDECAR).get("collect"), _identity(job)
+    if before is None:
+        raise DataError(
+            f"{folder}: holds a data set that was not collected by an expert. Choose another folder."
+        )
+    different = [name for name in now if before.get(name) != now[name]]
+    if different:
+        listed = "; ".join(f"{name} was {before.get(name)!r} and is {now[name]!r}" for name in different)
+        raise DataError(
+            f"{folder}: holds demonstrations collected with other arguments ({listed}). "
+            "Use the same ones to go on, or choose another folder."
+        )

@@ -1,0 +1,125 @@
+"""Samples of one shape to a batch of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from visuomotor.errors import DataError, unknown_name
+from visuomotor.types import Batch, Sample, Tokens
+
+__all__ = ["collate"]
+
+
+def collate(samples: Sequence[Sample], embodiments: Sequence[str]) -> Batch:
+    """A batch of `samples` in order; pictures stay uint8.
+
+    Sentences and tokens of different lengths are padded at the end with mask `False`. A sample
+    without actions gets zeros, masks `False` and `has_actions` `False`. If no sample has any, as while
+    acting, the batch has none either; it keeps `action_mask`, which tells the real dimensions of the
+    answer, if every sample brings one.
+
+    Args:
+        samples: At least one; equal cameras, sizes and widths, as pipelines with padding make them.
+        embodiments: Body names in the order of `Batch.embodiment`.
+
+    Raises:
+        DataError: Samples do not fit together.
+    """
+    first = samples[0]
+    for sample in samples:
+        if sample.embodiment not in embodiments:
+            raise unknown_name("embodiment", sample.embodiment, embodiments)
+        if sample.images.keys() != first.images.keys():
+            raise DataError(
+                f"batch: data set {sample.key!r} has cameras {sorted(sample.images)}, {first.key!r} has "
+                f"{sorted(first.images)}. Pad camera slots in the pipelines of both."
+            )
+    return Batch(
+        images={name: _stack([s.images[name] for s in samples], samples, "images") for name in first.images},
+        image_mask={
+            name: _stack([s.image_mask[name] for s in samples], samples, "image mask")
+            for name in first.images
+        },
+        state=_stack([sample.state for sample in samples], samples, "state"),
+        history_mask=_stack([sample.history_mask for sample in samples], samples, "history mask"),
+        state_mask=_stack([sample.state_mask for sample in samples], samples, "state mask"),
+        embodiment=torch.tensor([embodiments.index(sample.embodiment) for sample in samples]),
+        has_actions=torch.tensor([sample.actions is not None for sample in samples]),
+        **_actions(samples),
+        **_keypoints(samples),
+        **_sentences(samples),
+        tokens=_tokens(samples),
+    )
+
+
+def _stack(arrays: Sequence[np.ndarray], samples: Sequence[Sample], what: str) -> Tensor:
+    """One tensor of one array a sample."""
+    try:
+        return torch.from_numpy(np.stack(arrays))
+    except ValueError as error:
+        shapes = sorted({(sample.key, array.shape) for sample, array in zip(samples, arrays)})
+        raise DataError(
+            f"batch: {what}: expected equal shapes, got {shapes} by data set. Pad them in the pipelines."
+        ) from error
+
+
+def _actions(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Actions and their masks, zeros and `False` where a sample has none; see `collate` for acting."""
+    model = next((sample for sample in samples if sample.actions is not None), None)
+    if model is None:
+        masks = [sample.action_mask for sample in samples if sample.action_mask is not None]
+        return {"action_mask": _stack(masks, samples, "action_mask")} if len(masks) == len(samples) else {}
+    found = {}
+    for name in ("actions", "horizon_mask", "action_mask"):
+        empty = np.zeros_like(getattr(model, name))
+        arrays = [empty if sample.actions is None else getattr(sample, name) for sample in samples]
+        found[name] = _stack(arrays, samples, name)
+    return found
+
+
+def _keypoints(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Hindsight places and their mask; a sample without them counts for nothing."""
+    if all(sample.keypoints is None for sample in samples):
+        return {}
+    found = {}
+    for name, empty in (("keypoints", np.zeros((3, 3), np.float32)), ("keypoint_mask", np.zeros(3, bool))):
+        arrays = [empty if getattr(sample, name) is None else getattr(sample, name) for sample in samples]
+        found[name] = _stack(arrays, samples, name)
+    return found
+
+
+def _sentences(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Encoded instructions, padded to the longest; a sample without one is all padding."""
+    model = next((sample.sentence for sample in samples if sample.sentence is not None), None)
+    if model is None:
+        return {}
+    longest = max(len(sample.sentence) for sample in samples if sample.sentence is not None)
+    values = np.zeros((len(samples), longest, *model.shape[1:]), model.dtype)
+    mask = np.zeros((len(samples), longest), bool)
+    for row, sample in enumerate(samples):
+        if sample.sentence is None:
+            continue
+        length = len(sample.sentence)
+        values[row, :length] = sample.sentence
+        mask[row, :length] = True if sample.sentence_mask is None else sample.sentence_mask
+    return {"sentence": torch.from_numpy(values), "sentence_mask": torch.from_numpy(mask)}
+
+
+def _tokens(samples: Sequence[Sample]) -> Tokens | None:
+    """Token ids, padded to the longest; padding is neither attended to nor trained."""
+    if all(sample.tokens is None for sample in samples):
+        return None
+    longest = max(len(sample.tokens.ids) for sample in samples if sample.tokens is not None)
+    kinds: dict[str, Any] = {"ids": np.int64, "attend": bool, "loss": bool, "segment": np.int64}
+    arrays = {name: np.zeros((len(samples), longest), kind) for name, kind in kinds.items()}
+    for row, sample in enumerate(samples):
+        if sample.tokens is not None:
+            for name, array in arrays.items():
+                values = getattr(sample.tokens, name)
+                array[row, : len(values)] = values
+    return Tokens(**{name: torch.from_numpy(array) for name, array in arrays.items()})

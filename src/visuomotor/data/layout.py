@@ -1,0 +1,191 @@
+"""Names, templates and schemas of a LeRobot v3.0 data set on disk.
+
+    meta/info.json  meta/stats.json  meta/tasks.parquet  meta/visuomotor.json (ours)
+    meta/episodes/chunk-000/file-000.parquet
+    data/chunk-000/file-000.parquet
+    videos/observation.images.<camera>/chunk-000/file-000.mp4
+
+Seen in data sets that lerobot 0.6.1 wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from visuomotor.data.stats import Spread
+from visuomotor.data.video import VideoSettings
+from visuomotor.errors import DataError
+from visuomotor.types import Spec
+
+__all__ = [
+    "ACTION",
+    "DATA_PATH",
+    "EPISODES_PATH",
+    "EXECUTED",
+    "FILES_PER_CHUNK",
+    "INFO",
+    "SIDECAR",
+    "STATE",
+    "STATS",
+    "TASKS",
+    "VERSION",
+    "VIDEO_PATH",
+    "camera_key",
+    "data_table",
+    "episodes_table",
+    "features",
+    "place",
+    "safe_path",
+    "tasks_table",
+]
+
+VERSION = "v3.0"
+INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+SIDECAR = "meta/visuomotor.json"
+EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+FILES_PER_CHUNK = 1000
+STATE, ACTION, EXECUTED = "observation.state", "action", "action.executed"
+_SCALARS = {
+    "timestamp": "float32",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    "task_index": "int64",
+}
+_CAMERA_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def camera_key(camera: str) -> str:
+    """Feature name of a camera; `DataError` if the name could leave its folder."""
+    if not _CAMERA_NAME.fullmatch(camera):
+        raise DataError(
+            f"camera {camera!r}: expected a name of letters, digits, '_', '-' and '.'. Rename the camera."
+        )
+    return f"observation.images.{camera}"
+
+
+def place(file: int) -> dict[str, int]:
+    """Chunk and file index of the `file`-th file."""
+    return {"chunk_index": file // FILES_PER_CHUNK, "file_index": file % FILES_PER_CHUNK}
+
+
+def safe_path(folder: Path, template: str, **values: Any) -> Path:
+    """The file that a template of info.json names; `DataError` if it lies outside the data set."""
+    try:
+        relative = template.format(**values)
+    except (KeyError, IndexError, ValueError) as error:
+        raise DataError(
+            f"{folder / INFO}: path template {template!r} cannot be filled in ({error!r})."
+        ) from error
+    path = folder / relative
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{folder / INFO}: path template {template!r} leads outside the data set, to {path}.")
+    return path
+
+
+def features(spec: Spec, *, executed: bool, settings: VideoSettings) -> dict[str, Any]:
+    """The `features` of info.json."""
+    rate = int(spec.rate) if spec.rate == int(spec.rate) else spec.rate
+    found: dict[str, Any] = {}
+    for camera in spec.cameras:
+        found[camera_key(camera.name)] = {
+            "dtype": "video",
+            "shape": [camera.height, camera.width, 3],
+            "names": ["height", "width", "channels"],
+            "info": {
+                "video.height": camera.height,
+                "video.width": camera.width,
+                "video.codec": "h264",
+                "video.pix_fmt": settings.pixels,
+                "video.is_depth_map": False,
+                "video.fps": rate,
+                "video.channels": 3,
+                "has_audio": False,
+                "video.g": settings.gap,
+                "video.crf": settings.crf,
+                "video.preset": settings.preset,
+            },
+        }
+    vectors = {STATE: spec.state, ACTION: spec.action, **({EXECUTED: spec.action} if executed else {})}
+    for name, dimensions in vectors.items():
+        found[name] = {"dtype": "float32", "shape": [len(dimensions)], "names": [d.name for d in dimensions]}
+    for name, dtype in _SCALARS.items():
+        found[name] = {"dtype": dtype, "shape": [1], "names": None}
+    return found
+
+
+def data_table(columns: Mapping[str, np.ndarray]) -> pa.Table:
+    """Rows of one episode; matrices become fixed-size lists of float32, vectors plain columns."""
+    arrays = {}
+    for name, values in columns.items():
+        if values.ndim == 2:
+            flat = pa.array(np.ascontiguousarray(values, np.float32).ravel())
+            kind = pa.list_(pa.field("element", flat.type), values.shape[1])
+            arrays[name] = pa.FixedSizeListArray.from_arrays(flat, type=kind)
+        else:
+            arrays[name] = pa.array(values.astype(_SCALARS[name]))
+    return pa.table(arrays)
+
+
+def tasks_table(tasks: Sequence[str]) -> pa.Table:
+    """`task_index` and `task`, the latter marked as the pandas index that LeRobot looks tasks up by."""
+    table = pa.table(
+        {"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(list(tasks), pa.string())}
+    )
+
+    def column(name: str, kind: str, numpy_type: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "field_name": name,
+            "pandas_type": kind,
+            "numpy_type": numpy_type,
+            "metadata": None,
+        }
+
+    pandas = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [column("task_index", "int64", "int64"), column("task", "unicode", "object")],
+        "creator": {"library": "pyarrow", "version": pa.__version__},
+        "pandas_version": "2.0.0",
+    }
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def episodes_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows of meta/episodes; every row has the same keys. Row groups are the caller's choice."""
+    fields = []
+    for name, value in rows[0].items():
+        if name == "tasks":
+            kind = _list(pa.string())
+        elif isinstance(value, str):
+            kind = pa.string()
+        elif name.startswith("stats/"):
+            kind = _list(pa.int64() if name.endswith("/count") else pa.float64())
+            if isinstance(value[0], list):  # pictures: channel 1 1
+                kind = _list(_list(kind))
+        elif name.endswith("timestamp"):
+            kind = pa.float64()
+        else:
+            kind = pa.int64()
+        fields.append(pa.field(name, kind))
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(fields))
+
+
+def _list(kind: pa.DataType) -> pa.DataType:
+    """A list type with the inner name that parquet gives it, so that a round trip changes nothing."""
+    return pa.list_(pa.field("element", kind))
+
+
+def stats_columns(key: str, figures: Spread) -> dict[str, Any]:
+    """The columns of meta/episodes that hold one feature's figures."""
+    return {f"stats/{key}/{name}": value.tolist() for name, value in figures.items()}

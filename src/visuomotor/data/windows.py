@@ -1,0 +1,109 @@
+"""Every tick of a data set as a `Sample`: history before it, horizon after it, masks at the edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from visuomotor.data.keypoints import find_keypoints
+from visuomotor.data.reader import LeRobotReader
+from visuomotor.data.store import FrameStore
+from visuomotor.errors import DataError
+from visuomotor.types import Sample, Window
+
+__all__ = ["Windows"]
+
+
+class Windows:
+    """Sample `i` is what a policy sees at the `i`-th tick, with the actions it should then take.
+
+    Before the start of the episode history repeats the first tick, past its end actions repeat the
+    last one; both are masked, and nothing of a neighboring episode is ever seen. Pictures are views
+    of the store, not to be written to.
+
+    Args:
+        reader: The data set.
+        store: Its decoded pictures.
+        window: Which ticks a sample holds.
+        key: Name of the data set in `Sample.key`.
+        episodes: Only the ticks of these episodes, in this order; all if None.
+    """
+
+    def __init__(
+        self,
+        reader: LeRobotReader,
+        store: FrameStore,
+        window: Window,
+        key: str,
+        episodes: Sequence[int] | None = None,
+    ) -> None:
+        expected = {(c.name, (len(reader), c.height, c.width, 3)) for c in reader.spec.cameras}
+        found = {(name, frames.shape) for name, frames in store.frames.items()}
+        if found != expected:
+            raise DataError(f"{store.folder}: a store of {sorted(found)} does not belong to {reader.folder}.")
+        self.reader = reader
+        self.window = window
+        self.key = key
+        self._frames = dict(store.frames)
+        lengths = np.array([episode.length for episode in reader.episodes])
+        ends = np.cumsum(lengths)
+        chosen = range(len(lengths)) if episodes is None else episodes
+        rows = [np.arange(ends[episode] - lengths[episode], ends[episode]) for episode in chosen]
+        self._rows = np.concatenate([np.arange(0), *rows]).tolist()
+        self._first = np.repeat(ends - lengths, lengths).tolist()
+        self._end = np.repeat(ends, lengths).tolist()
+        self._tasks = reader.task_index.tolist()
+        self._keypoints = find_keypoints(reader.spec, reader.state, reader.actions, lengths.tolist())
+        self._offsets = np.array(window.history, np.int64)
+        self._ahead = np.arange(window.horizon)
+        self._state_mask = _fixed(np.ones(len(reader.spec.state), bool))
+        self._action_mask = _fixed(np.ones(len(reader.spec.action), bool))
+        self._all_history = _fixed(np.ones(len(window.history), bool))
+        self._all_horizon = _fixed(np.ones(window.horizon, bool))
+
+    def __len__(self) -> int:
+        """Ticks, and so samples."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample of one tick; negative ones count from the end."""
+        tick = self._rows[index]
+        reader, first, end = self.reader, self._first[tick], self._end[tick]
+        rows: slice | np.ndarray
+        if len(self._offsets) == 1:
+            rows, history_mask = slice(tick, tick + 1), self._all_history
+        else:
+            wanted = self._offsets + tick
+            rows, history_mask = np.maximum(wanted, first), wanted >= first
+        horizon = self.window.horizon
+        if tick + horizon <= end:
+            actions, horizon_mask = reader.actions[tick : tick + horizon], self._all_horizon
+        else:
+            wanted = self._ahead + tick
+            actions, horizon_mask = reader.actions[np.minimum(wanted, end - 1)], wanted < end
+        keypoints, keypoint_mask = (
+            (None, None) if self._keypoints is None else (part[tick] for part in self._keypoints)
+        )
+        return Sample(
+            images={name: frames[rows] for name, frames in self._frames.items()},
+            image_mask=dict.fromkeys(self._frames, history_mask),
+            state=reader.state[rows],
+            history_mask=history_mask,
+            state_mask=self._state_mask,
+            instruction=reader.tasks[self._tasks[tick]],
+            embodiment=reader.spec.embodiment,
+            key=self.key,
+            time=(tick - first) / reader.spec.rate,
+            actions=actions,
+            horizon_mask=horizon_mask,
+            action_mask=self._action_mask,
+            keypoints=keypoints,
+            keypoint_mask=keypoint_mask,
+        )
+
+
+def _fixed(values: np.ndarray) -> np.ndarray:
+    """The same array, protected against writing, as samples share it."""
+    values.flags.writeable = False
+    return values

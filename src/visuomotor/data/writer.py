@@ -1,0 +1,414 @@
+"""Writes LeRobot v3.0 data sets so that a crash at any moment leaves a readable one.
+
+Episodes are committed: video first, then the table, then seeds, then the row in meta/episodes, which
+is what makes an episode exist, then totals. Each file is replaced as a whole (`files.replace_file`). A file
+holds up to `episodes_per_file` episodes and is rewritten, by copying packets and rows, when one is
+added; so a reader finds either the old file or the new one, and both begin alike.
+
+Two states besides the finished one can be met on disk: pictures and rows behind the last episode
+of meta/episodes, and totals that lag behind it. The reader leaves the former out and takes the
+episodes as truth; opening the data set for writing again mends both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from visuomotor.data import layout
+from visuomotor.data.episode import EncodedEpisode
+from visuomotor.data.files import disk_full, is_temporary, replace_file, replace_json, sync_folder
+from visuomotor.data.reader import LeRobotReader
+from visuomotor.data.stats import Spread, merge, plain, spread
+from visuomotor.data.tables import load_json, read_parquet
+from visuomotor.data.video import VideoSettings, header, join
+from visuomotor.errors import DataError
+from visuomotor.types import Spec
+
+__all__ = ["LeRobotWriter"]
+
+_DATA_MEGABYTES, _VIDEO_MEGABYTES = 100, 200
+"""Sizes at which the next file begins, as in LeRobot."""
+
+
+class LeRobotWriter:
+    """A data set that is being written.
+
+    Args:
+        folder: Where to; missing or empty, or with `resume` a data set of the same spec.
+        spec: What body and data decide.
+        executed: Whether each episode has executed actions besides the labels.
+        meta: More for meta/visuomotor.json (env, task, ...), plain values; may be changed while
+            writing and is saved with the next episode.
+        settings: How pictures were compressed, for info.json.
+        episodes_per_file: A file is closed after so many episodes, or at 100 MB (200 MB of video).
+        resume: Go on with the data set in `folder`, if there is one.
+
+    Attributes:
+        episodes: How many are on disk.
+        ticks: How many they have.
+        seeds: Their seeds.
+
+    Raises:
+        DataError: `folder` holds something else.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        spec: Spec,
+        *,
+        executed: bool = False,
+        meta: Mapping[str, Any] | None = None,
+        settings: VideoSettings | None = None,
+        episodes_per_file: int = 50,
+        resume: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.spec = spec
+        self.meta: dict[str, Any] = dict(meta or {})
+        self._executed = executed
+        self._features = layout.features(spec, executed=executed, settings=settings or VideoSettings())
+        self._episodes_per_file = episodes_per_file
+        self._tasks: dict[str, int] = {}
+        self._vectors: dict[str, list[np.ndarray]] = {name: [] for name in self._vector_names()}
+        self._pictures: dict[str, list[Spread]] = {camera.name: [] for camera in spec.cameras}
+        self.seeds: list[int] = []
+        self.episodes = 0
+        self.ticks = 0
+        self._file = -1
+        self._begin_file()
+        self._saved_stats = 0
+        self._closed = False
+        started = (self.folder / layout.SIDECAR).exists()
+        if resume and started:
+            self._resume()
+        else:
+            if any(path.is_file() and not is_temporary(path) for path in self.folder.rglob("*")):
+                raise DataError(
+                    f"{self.folder}: holds something else, nothing was written. "
+                    "Choose another folder, or empty this one."
+                )
+            with disk_full(f"{self.folder} was not begun. Free some space and run again."):
+                self._save_sidecar([])
+                self._save_meta()
+
+    def add(self, *episodes: EncodedEpisode) -> None:
+        """Commit finished episodes; once it returns they survive a crash.
+
+        Several at once cost less than one after the other.
+        """
+        pending: list[EncodedEpisode] = []
+        for episode in episodes:
+            self._check(episode)
+            if self._full(pending, episode):
+                self._commit(pending)
+                pending = []
+                self._begin_file()
+            pending.append(episode)
+        self._commit(pending)
+
+    def close(self) -> None:
+        """Write final statistics and totals; the data set is complete."""
+        if self._closed:
+            return
+        self._closed = True
+        with disk_full(f"the {self.episodes} finished episodes in {self.folder} stay readable."):
+            self._save_sidecar(self.seeds)
+            self._save_meta(final=True)
+
+    def __enter__(self) -> LeRobotWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(
+            error, DataError
+        ):  # after a failed commit the disk holds a readable state; leave it
+            self.close()
+
+    # ---- the open file ----
+
+    def _begin_file(self) -> None:
+        """Close the file that is being filled and go on with the next number."""
+        self._file += 1
+        self._tables: list[pa.Table] = []
+        self._rows: list[pa.Table] = []
+        self._pictures_in_file = 0
+        self._headers: dict[str, bytes] = {}
+
+    def _full(self, pending: list[EncodedEpisode], episode: EncodedEpisode) -> bool:
+        """Whether `episode` has to go to the next file."""
+        if not self._rows and not pending:
+            return False
+        data = sum(table.nbytes for table in self._tables) + sum(
+            e.state.nbytes + 2 * e.actions.nbytes for e in pending
+        )
+        video = max((self._video_bytes(name, pending) for name in self._pictures), default=0)
+        headers = self._headers if self._rows else _headers(pending[0])
+        return (
+            len(self._rows) + len(pending) >= self._episodes_per_file
+            or data >= _DATA_MEGABYTES << 20
+            or video >= _VIDEO_MEGABYTES << 20
+            or headers != _headers(episode)
+        )
+
+    def _video_bytes(self, camera: str, pending: list[EncodedEpisode]) -> int:
+        path = self._path(layout.VIDEO_PATH, video_key=layout.camera_key(camera))
+        written = path.stat().st_size if self._rows else 0
+        return written + sum(len(episode.clips[camera].data) for episode in pending)
+
+    def _path(self, template: str, **values: str) -> Path:
+        return self.folder / template.format(**layout.place(self._file), **values)
+
+    # ---- committing ----
+
+    def _check(self, episode: EncodedEpisode) -> None:
+        cameras = {camera.name for camera in self.spec.cameras}
+        if set(episode.clips) != cameras:
+            raise DataError(
+                f"episode {self.episodes}: expected videos of {sorted(cameras)}, got {sorted(episode.clips)}."
+            )
+        if self._executed != (episode.executed is not None):
+            raise DataError(
+                f"episode {self.episodes}: expected {'' if self._executed else 'no '}executed actions, "
+                f"as this writer was made with executed={self._executed}."
+            )
+        for name, values, width in (
+            ("state", episode.state, len(self.spec.state)),
+            ("actions", episode.actions, len(self.spec.action)),
+        ):
+            if values.shape != (len(episode), width) or not np.isfinite(values).all():
+                raise DataError(
+                    f"episode {self.episodes}: expected finite {name} of width {width}, got {values.shape}."
+                )
+
+    def _commit(self, episodes: list[EncodedEpisode]) -> None:
+        """Write `episodes` to the open file; see the docstring of this module for the order."""
+        if not episodes:
+            return
+        with disk_full(
+            f"the {self.episodes} finished episodes in {self.folder} stay readable. "
+            "Free some space and run the same command again to go on."
+        ):
+            self._write_videos(episodes)
+            tables, rows, seen, tick = [*self._tables], [*self._rows], self._pictures_in_file, self.ticks
+            known = len(self._tasks)
+            for number, episode in enumerate(episodes, start=self.episodes):
+                table = self._data(episode, number, tick)
+                rows.append(self._row(episode, table, number, tick, seen))
+                tables.append(table)
+                seen, tick = seen + len(episode), tick + len(episode)
+            if len(self._tasks) > known:
+                tasks = layout.tasks_table(list(self._tasks))
+                replace_file(self.folder / layout.TASKS, lambda temporary: pq.write_table(tasks, temporary))
+            replace_file(self._path(layout.DATA_PATH), lambda temporary: _write_groups(tables, temporary))
+            self._save_sidecar([*self.seeds, *_seeds(episodes)])
+            replace_file(
+                self._path(layout.EPISODES_PATH),
+                lambda temporary: _write_groups([pa.concat_tables(rows)], temporary),
+            )
+            self._tables, self._rows, self._pictures_in_file = tables, rows, seen
+            self._headers = _headers(episodes[0])
+            self.episodes, self.ticks = self.episodes + len(episodes), tick
+            self._remember(episodes)
+            self._save_meta()
+
+    def _write_videos(self, episodes: list[EncodedEpisode]) -> None:
+        for camera in self.spec.cameras:
+            path = self._path(layout.VIDEO_PATH, video_key=layout.camera_key(camera.name))
+            sources: list[tuple[Path | bytes, int]] = (
+                [(path, self._pictures_in_file)] if self._pictures_in_file else []
+            )
+            sources += [(episode.clips[camera.name].data, len(episode)) for episode in episodes]
+            replace_file(path, lambda temporary, sources=sources: join(sources, temporary, self.spec.rate))  # type: ignore[misc]
+
+    def _data(self, episode: EncodedEpisode, number: int, start: int) -> pa.Table:
+        ticks = np.arange(len(episode))
+        words = [self._tasks.setdefault(words, len(self._tasks)) for words in episode.instructions]
+        return layout.data_table(
+            {
+                **self._vectors_of(episode),
+                "timestamp": ticks / self.spec.rate,
+                "frame_index": ticks,
+                "episode_index": np.full(len(episode), number),
+                "index": ticks + start,
+                "task_index": np.array(words),
+            }
+        )
+
+    def _row(self, episode: EncodedEpisode, table: pa.Table, number: int, start: int, seen: int) -> pa.Table:
+        """The row of meta/episodes, which is what makes an episode exist."""
+        at = layout.place(self._file)
+        row: dict[str, Any] = {
+            "episode_index": number,
+            "tasks": list(dict.fromkeys(episode.instructions)),
+            "length": len(episode),
+            "data/chunk_index": at["chunk_index"],
+            "data/file_index": at["file_index"],
+            "dataset_from_index": start,
+            "dataset_to_index": start + len(episode),
+        }
+        for camera in self.spec.cameras:
+            prefix = f"videos/{layout.camera_key(camera.name)}"
+            row |= {f"{prefix}/chunk_index": at["chunk_index"], f"{prefix}/file_index": at["file_index"]}
+            row[f"{prefix}/from_timestamp"] = seen / self.spec.rate
+            row[f"{prefix}/to_timestamp"] = (seen + len(episode)) / self.spec.rate
+            row[f"{prefix}/sha256"] = episode.clips[camera.name].sha256
+        row |= {"meta/episodes/chunk_index": at["chunk_index"], "meta/episodes/file_index": at["file_index"]}
+        row["seed"] = episode.seed
+        for name, figures in episode.pictures.items():
+            row |= layout.stats_columns(layout.camera_key(name), figures)
+        vectors = self._vectors_of(episode)
+        for name in table.column_names:
+            values = vectors[name] if name in vectors else table[name].to_numpy()[:, None]
+            row |= layout.stats_columns(name, spread(values))
+        return layout.episodes_table([row])
+
+    def _vector_names(self) -> tuple[str, ...]:
+        return (layout.STATE, layout.ACTION, *((layout.EXECUTED,) if self._executed else ()))
+
+    def _vectors_of(self, episode: EncodedEpisode) -> dict[str, np.ndarray]:
+        return dict(zip(self._vector_names(), (episode.state, episode.actions, episode.executed)))  # type: ignore[arg-type]
+
+    def _remember(self, episodes: list[EncodedEpisode]) -> None:
+        """Keep what statistics of the whole data set need."""
+        for episode in episodes:
+            for name, values in self._vectors_of(episode).items():
+                self._vectors[name].append(values)
+            for name, figures in episode.pictures.items():
+                self._pictures[name].append(figures)
+        self.seeds += _seeds(episodes)
+
+    def _save_meta(self, *, final: bool = False) -> None:
+        """Write totals; statistics only when the data set has grown by half, and at the end."""
+        if self.episodes and (final or self.episodes > 1.5 * self._saved_stats):
+            figures = {layout.camera_key(name): plain(merge(parts)) for name, parts in self._pictures.items()}
+            figures |= {name: plain(spread(np.concatenate(parts))) for name, parts in self._vectors.items()}
+            replace_json(self.folder / layout.STATS, figures)
+            self._saved_stats = self.episodes
+        rate = self.spec.rate
+        info = {
+            "codebase_version": layout.VERSION,
+            "robot_type": self.spec.embodiment,
+            "total_episodes": self.episodes,
+            "total_frames": self.ticks,
+            "total_tasks": len(self._tasks),
+            "chunks_size": layout.FILES_PER_CHUNK,
+            "data_files_size_in_mb": _DATA_MEGABYTES,
+            "video_files_size_in_mb": _VIDEO_MEGABYTES,
+            "fps": int(rate) if rate == int(rate) else rate,
+            "splits": {"train": f"0:{self.episodes}"},
+            "data_path": layout.DATA_PATH,
+            "video_path": layout.VIDEO_PATH,
+            "features": self._features,
+        }
+        replace_json(self.folder / layout.INFO, info)
+        sync_folder(self.folder / "meta")
+
+    def _save_sidecar(self, seeds: list[int]) -> None:
+        """Write what LeRobot has no place for, `meta["seeds"]` besides the seeds of episodes."""
+        told = {name: value for name, value in self.meta.items() if name != "seeds"}
+        every = sorted({*seeds, *self.meta.get("seeds", ())})
+        replace_json(
+            self.folder / layout.SIDECAR, {"format": 1, **told, "spec": self.spec.to_json(), "seeds": every}
+        )
+
+    # ---- going on with what is there ----
+
+    def _resume(self) -> None:
+        """Take up the state of a data set on disk and remove what an interruption left behind it."""
+        found = load_json(self.folder / layout.SIDECAR)
+        if Spec.from_json(found.get("spec", {})) != self.spec:
+            raise DataError(f"{self.folder}: holds data of another spec. Choose another folder.")
+        for path in self.folder.rglob(".*.tmp"):
+            if is_temporary(path):
+                path.unlink()
+        self.meta = {
+            **{k: v for k, v in found.items() if k not in ("format", "spec")},
+            **self.meta,
+        }
+        if not list((self.folder / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
+            self._save_meta()
+            return
+        reader = LeRobotReader(self.folder)
+        if self._executed != (reader.executed is not None):
+            raise DataError(
+                f"{self.folder}: its episodes do {'not ' if self._executed else ''}have executed actions."
+            )
+        self._tasks = {task: index for index, task in enumerate(reader.tasks)}
+        self.episodes, self.ticks = len(reader.episodes), len(reader)
+        self.seeds = [episode.seed for episode in reader.episodes if episode.seed is not None]
+        vectors = (reader.state, reader.actions, reader.executed)
+        self._vectors = {
+            name: [values] for name, values in zip(self._vector_names(), vectors) if values is not None
+        }
+        self._reopen(reader)
+        self._save_meta()
+
+    def _reopen(self, reader: LeRobotReader) -> None:
+        """Load the last file, so that new episodes go on in it, and cut off what no episode owns."""
+        tables = [
+            read_parquet(p) for p in sorted((self.folder / "meta/episodes").glob("chunk-*/file-*.parquet"))
+        ]
+        every = pa.concat_tables(tables)
+        for camera in self.spec.cameras:
+            columns = {name: f"stats/{layout.camera_key(camera.name)}/{name}" for name in _FIGURES}
+            lists = {name: every[column].to_pylist() for name, column in columns.items()}
+            self._pictures[camera.name] = [
+                {name: np.array(lists[name][row]) for name in columns} for row in range(len(every))
+            ]
+        last = tables[-1]
+        chunk, file = last["data/chunk_index"][0].as_py(), last["data/file_index"][0].as_py()
+        self._file = chunk * layout.FILES_PER_CHUNK + file
+        self._rows = [last.slice(row, 1) for row in range(len(last))]
+        begin, end = last["dataset_from_index"][0].as_py(), last["dataset_to_index"][-1].as_py()
+        whole = read_parquet(self._path(layout.DATA_PATH))
+        lengths = last["length"].to_pylist()
+        starts = np.cumsum([0, *lengths[:-1]])
+        self._tables = [whole.slice(int(start), length) for start, length in zip(starts, lengths)]
+        self._pictures_in_file = end - begin
+        paths = {
+            c.name: self._path(layout.VIDEO_PATH, video_key=layout.camera_key(c.name))
+            for c in self.spec.cameras
+        }
+        self._headers = {name: header(path) for name, path in paths.items()}
+        if len(whole) > end - begin:
+            replace_file(
+                self._path(layout.DATA_PATH), lambda temporary: _write_groups(self._tables, temporary)
+            )
+        self._remove_orphans()
+
+    def _remove_orphans(self) -> None:
+        """Delete files behind the last one, which no episode owns."""
+        for template in ("data/chunk-*/file-*.parquet", "videos/*/chunk-*/file-*.mp4"):
+            for path in self.folder.glob(template):
+                number = int(path.parent.name[6:]) * layout.FILES_PER_CHUNK + int(path.stem[5:])
+                if number > self._file:
+                    path.unlink()
+
+
+_FIGURES = ("min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99")
+
+
+def _seeds(episodes: list[EncodedEpisode]) -> list[int]:
+    return [episode.seed for episode in episodes if episode.seed is not None]
+
+
+def _headers(episode: EncodedEpisode) -> dict[str, bytes]:
+    """Camera name to codec header."""
+    return {name: clip.header for name, clip in episode.clips.items()}
+
+
+def _write_groups(tables: list[pa.Table], path: Path) -> None:
+    """One row group a table."""
+    with pq.ParquetWriter(path, tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)

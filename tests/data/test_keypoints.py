@@ -1,0 +1,49 @@
+"""Hindsight keypoints say where the hand will be when the gripper changes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from visuomotor.data.keypoints import find_keypoints
+from visuomotor.types import Dimension, Spec
+
+SPEC = Spec(
+    embodiment="arm",
+    cameras=(),
+    state=(Dimension(name="joint"), *(Dimension(name=a, unit="m", kind="ee") for a in "xyz")),
+    action=(Dimension(name="move"), Dimension(name="gripper", kind="gripper")),
+    rate=10,
+)
+
+
+def episode(grips: str) -> tuple[np.ndarray, np.ndarray]:
+    """State (x is the tick) and actions of an episode: "o" open, "c" closed."""
+    ticks = np.arange(len(grips), dtype=np.float32)
+    state = np.stack([0 * ticks - 1, ticks, 10 + ticks, 0 * ticks], axis=1)
+    grip = np.array([float(letter == "c") for letter in grips], np.float32)
+    return state, np.stack([ticks, grip], axis=1)
+
+
+def test_each_tick_looks_ahead_to_the_next_closing_and_opening() -> None:
+    state, actions = episode("oocco")
+    found = find_keypoints(SPEC, state, actions, [5])
+    assert found is not None
+    places, mask = found
+    np.testing.assert_array_equal(mask, [[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 0, 1], [1, 0, 1]])
+    np.testing.assert_array_equal(places[:, 0], state[:, 1:])
+    np.testing.assert_array_equal(places[:3, 1], [[2, 12, 0]] * 3)
+    np.testing.assert_array_equal(places[:, 2], [[4, 14, 0]] * 5)
+
+
+def test_neighboring_episodes_are_not_looked_into() -> None:
+    one, two = episode("ooo"), episode("cco")
+    found = find_keypoints(SPEC, np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]]), [3, 3])
+    assert found is not None
+    np.testing.assert_array_equal(found[1][:, 1], [0] * 6)
+    np.testing.assert_array_equal(found[1][:, 2], [0, 0, 0, 1, 1, 1])
+
+
+def test_a_body_that_does_not_tell_where_its_hand_is_has_none() -> None:
+    state, actions = episode("oc")
+    blind = Spec(embodiment="arm", cameras=(), state=SPEC.state[:2], action=SPEC.action, rate=10)
+    assert find_keypoints(blind, state[:, :2], actions, [2]) is None

@@ -1,0 +1,1 @@
+"""Published vision and language models, our own code, with strict loading of their weights."""

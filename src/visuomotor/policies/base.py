@@ -1,0 +1,176 @@
+"""What every policy family declares, and the values it returns.
+
+A policy is stateless: no queue, no reset, no optimizer, no device logic. Randomness comes through
+a generator; everything it returns lives in model space and is brought back by its pipeline.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from visuomotor.transforms.base import Pipeline
+from visuomotor.types import Batch, Spec, Stats, Window
+
+if TYPE_CHECKING:
+    from visuomotor.text.sentences import SentenceCache
+
+__all__ = ["Acted", "Context", "Loss", "Policy", "Term"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of a loss, not yet divided, so that accumulation and data parallelism stay right.
+
+    Attributes:
+        sum: Scalar, summed over everything that counts.
+        count: How many numbers were summed; 0 when no sample had this term.
+        weight: Factor of the mean in the total.
+    """
+
+    sum: Tensor
+    count: Tensor
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Named terms of a loss; the training loop divides."""
+
+    terms: Mapping[str, Term]
+
+    def total(self) -> Tensor:
+        """Weighted sum of the means of all terms; a term that counts nothing adds 0."""
+        parts = [term.weight * term.sum / term.count.clamp(min=1) for term in self.terms.values()]
+        return torch.stack(parts).sum()
+
+    def means(self) -> dict[str, float]:
+        """Mean of each term, for logs; NaN for a term that counts nothing."""
+        return {
+            name: (float(term.sum.detach()) / float(term.count)) if float(term.count) > 0 else float("nan")
+            for name, term in self.terms.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acted:
+    """What a policy answers, in model space.
+
+    Attributes:
+        actions: float32 (batch, horizon, action).
+        mask: bool (batch, horizon), `True` where the policy has an opinion; None means all.
+        failures: One reason or None a sample; None means no failure at all.
+        text: One string a sample, if the policy speaks.
+        progress: float32 (batch,) in [0, 1], if the policy guesses it.
+    """
+
+    actions: Tensor
+    mask: Tensor | None = None
+    failures: tuple[str | None, ...] | None = None
+    text: tuple[str, ...] | None = None
+    progress: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the slow part of a policy thought, to be used by `act` at later ticks.
+
+    Attributes:
+        tensors: Name to tensor, batch first.
+        time: float64 (batch,), time of the observation it came from, in seconds.
+        text: One string a sample, if the slow part speaks.
+    """
+
+    tensors: Mapping[str, Tensor]
+    time: Tensor
+    text: tuple[str, ...] | None = None
+
+
+class Policy(nn.Module, ABC):
+    """Base of every family: `Policy(config, bodies)` with a frozen dataclass `Config` beside it.
+
+    Attributes:
+        config: The family's frozen config.
+        bodies: Data-set key to `Spec`, sorted by key.
+    """
+
+    Config: type
+
+    def __init__(self, config: Any, bodies: Mapping[str, Spec]) -> None:
+        super().__init__()
+        if not bodies:
+            raise ValueError("policy: expected at least one body, got none. Pass bodies={key: spec}.")
+        self.config = config
+        self.bodies = dict(sorted(bodies.items()))
+
+    @property
+    @abstractmethod
+    def window(self) -> Window:
+        """History and horizon that the config asks for; data and session obey it."""
+
+    @property
+    def sentence_encoder(self) -> str | None:
+        """Frozen encoder whose token states `transforms` needs ("minilm"); None if it needs none."""
+        return None
+
+    @abstractmethod
+    def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
+        """The pipeline of the data set `key`, run on each sample before collation.
+
+        Args:
+            key: A key of `bodies`; an unknown one is a `ValueError`.
+            stats: Statistics of that data set; a missing feature is a `DataError`.
+            sentences: Encoded instructions, for families that read them frozen.
+        """
+
+    @abstractmethod
+    def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
+        """Training loss of a batch with actions.
+
+        Args:
+            batch: Samples with actions.
+            generator: Source of noise; None means torch's default generator, seeded by the caller, for
+                compiled calls: `torch.compile` takes no generator as an argument.
+        """
+
+    @abstractmethod
+    def act(
+        self,
+        batch: Batch,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        context: Context | None = None,
+        prefix: Tensor | None = None,
+    ) -> Acted:
+        """Chunks for a batch of observations.
+
+        Args:
+            batch: Observations; its actions are not looked at.
+            generator: Source of noise when `noise` is not given.
+            noise: The starting noise (batch, horizon, action), for exact repetition.
+            context: What `think` returned earlier, for families with a slow part.
+            prefix: Actions (batch, prefix, action) in model space that are already promised.
+        """
+
+    def think(self, batch: Batch, *, generator: torch.Generator | None = None) -> Context | None:
+        """The slow part, if the family has one; None otherwise."""
+        return None
+
+    @property
+    def embodiments(self) -> tuple[str, ...]:
+        """Body names in the order of `Batch.embodiment`."""
+        return tuple(sorted({spec.embodiment for spec in self.bodies.values()}))
+
+    def check_key(self, key: str) -> Spec:
+        """The body of the data set `key`; `ValueError` with the closest key if unknown."""
+        from visuomotor.errors import unknown_name
+
+        if key not in self.bodies:
+            raise unknown_name("data-set key", key, self.bodies)
+        return self.bodies[key]

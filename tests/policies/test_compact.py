@@ -1,0 +1,162 @@
+"""The family `compact` keeps the contract of every policy, and its own promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from visuomotor.data.collate import collate
+from visuomotor.generative import flow
+from visuomotor.policies.compact import (
+    SPREAD,
+    Compact,
+    CompactConfig,
+    Eye,
+    precondition,
+    shifted,
+    unshifted,
+)
+from visuomotor.testing import RandomSentenceEncoder, check_policy
+from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.text.sentences import SentenceCache
+from visuomotor.types import Batch, Camera, Dimension, Spec
+
+
+def body(name: str, state: int = 3, action: int = 3) -> Spec:
+    return Spec(
+        embodiment=name,
+        cameras=(
+            Camera(name="front", height=24, width=32, projection=(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0.2, 1)),
+            Camera(name="wrist", height=16, width=16),
+        ),
+        state=tuple(Dimension(name=f"s{i}") for i in range(state)),
+        action=tuple(Dimension(name=f"a{i}", unit="m", kind="ee_delta") for i in range(action)),
+        rate=10.0,
+    )
+
+
+def test_words_learned_from_scratch_keep_the_contract() -> None:
+    check_policy(lambda: Compact(CompactConfig.tiny(), {"one": body("arm"), "two": body("leg", 5, 2)}))
+
+
+def test_encoded_sentences_and_history_keep_the_contract() -> None:
+    config = replace(CompactConfig.tiny(), text="minilm", sentence_width=24, history=(-2, 0))
+    sentences = SentenceCache(RandomSentenceEncoder(24))
+    check_policy(lambda: Compact(config, {"one": body("arm")}), sentences=sentences, compiles=False)
+
+
+def test_default_size_is_between_two_and_five_million_parameters() -> None:
+    policy = Compact(CompactConfig(), {"one": body("arm", 20, 7)})
+    assert 2e6 <= sum(weight.numel() for weight in policy.parameters()) <= 5e6
+
+
+def test_shift_moves_pixels_and_tells_by_how_much() -> None:
+    pixels = torch.zeros(64, 20, 30, 3, dtype=torch.uint8)
+    pixels[:, 10, 15] = 255
+    views = shifted(pixels, 3, 0.0, torch.Generator().manual_seed(0))
+    size = torch.tensor([30, 20])
+    for frame, offset in zip(views.pixels, views.offset, strict=True):
+        row, column = frame[..., 0].nonzero()[0]
+        place = torch.stack([column, row]) * 2 / size  # where it shows, in half pictures
+        torch.testing.assert_close(place + offset, torch.tensor([15.0, 10.0]) * 2 / size)
+    assert len(views.offset.unique(dim=0)) > 20
+
+
+def test_photometric_spread_zero_leaves_colors_alone() -> None:
+    pixels = torch.randint(0, 255, (4, 8, 8, 3), dtype=torch.uint8)
+    views = shifted(pixels, 0, 0.0, torch.Generator().manual_seed(0))
+    for ours, plain in zip(views, unshifted(pixels), strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_slot_coordinates_follow_a_shift_of_the_whole_picture() -> None:
+    torch.manual_seed(0)
+    config = replace(CompactConfig.tiny(), channels=8)
+    eye = Eye(config).eval()
+    pixels = torch.full((1, 64, 64, 3), 90, dtype=torch.uint8)
+    pixels[:, 24:36, 20:32] = torch.tensor([250, 10, 10], dtype=torch.uint8)
+    slots = torch.randn(1, config.slots, config.slot_width)
+    summary = torch.randn(1, config.slot_width)
+    moved = pixels.roll(4, dims=2)  # one cell of the feature map
+    with torch.no_grad():
+        there = eye(unshifted(moved)._replace(offset=torch.tensor([[-8 / 64, 0.0]])), slots, summary).slots
+        here = eye(unshifted(pixels), slots, summary).slots
+    # Expected coordinates move with the picture up to its border, which wraps around.
+    torch.testing.assert_close(there[..., :2], here[..., :2], atol=0.15, rtol=0)
+
+
+def test_unknown_text_names_the_closest() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'minilm'"):
+        CompactConfig(text="minilmm")  # type: ignore[arg-type]
+
+
+def test_minilm_without_sentences_says_what_to_pass() -> None:
+    policy = Compact(replace(CompactConfig.tiny(), text="minilm"), {"one": body("arm")})
+    with pytest.raises(ValueError, match="SentenceCache"):
+        policy.transforms("one", random_stats(body("arm")))
+
+
+def batch_with_keypoints(policy: Compact) -> Batch:
+    key = next(iter(policy.bodies))
+    pipeline = policy.transforms(key, random_stats(policy.bodies[key]))
+    samples = [random_sample(policy.bodies[key], policy.window, key, number) for number in range(6)]
+    return collate([pipeline.apply(sample) for sample in samples], policy.embodiments)
+
+
+def test_looking_is_learned_from_keypoints_through_the_projection() -> None:
+    torch.manual_seed(0)
+    policy = Compact(replace(CompactConfig.tiny(), look=1.0, shift=1), {"one": body("arm")})
+    batch = batch_with_keypoints(policy)
+    optimizer = torch.optim.Adam(policy.parameters(), 3e-3)
+    losses = []
+    for step in range(150):
+        term = policy.loss(batch, generator=torch.Generator().manual_seed(step)).terms["look"]
+        optimizer.zero_grad()
+        (term.sum / term.count).backward()
+        optimizer.step()
+        losses.append(float(term.sum.detach() / term.count))
+    assert losses[-1] < 0.7 * losses[0]
+    with torch.no_grad():
+        sights = policy.observe(batch).seen
+    assert batch.keypoints is not None
+    found = sights["front"].grid[torch.arange(6), sights["front"].matches[:, 0].argmax(-1)]
+    point = batch.keypoints[:, 1, :2] / (0.2 * batch.keypoints[:, 1, 2:] + 1)  # this body's projection
+    assert float((found - point).norm(dim=-1).median()) < 0.4
+
+
+def test_without_keypoints_or_weight_there_is_no_look_term() -> None:
+    policy = Compact(CompactConfig.tiny(), {"one": body("arm")})
+    batch = batch_with_keypoints(policy)
+    assert set(policy.loss(batch, generator=None).terms) == {"flow", "look", "point"}
+    assert set(policy.loss(replace(batch, keypoints=None), generator=None).terms) == {"flow"}
+    silent = Compact(replace(CompactConfig.tiny(), look=0.0, point=0.0), {"one": body("arm")})
+    assert set(silent.loss(batch, generator=None).terms) == {"flow"}
+
+
+def test_a_keypoint_outside_the_view_counts_for_nothing() -> None:
+    policy = Compact(CompactConfig.tiny(), {"one": body("arm")})
+    batch = batch_with_keypoints(policy)
+    assert batch.keypoints is not None
+    outside = replace(batch, keypoints=batch.keypoints + torch.tensor([5.0, 0.0, 0.0]))
+    assert float(policy.loss(outside, generator=None).terms["look"].count) == 0
+
+
+def test_data_sets_that_disagree_about_a_camera_are_refused() -> None:
+    moved = replace(body("arm"), cameras=(replace(body("arm").cameras[0], projection=(1.0,) * 12),))
+    with pytest.raises(ValueError, match="disagree about where camera 'front' stands"):
+        Compact(CompactConfig.tiny(), {"one": body("arm"), "two": moved})
+
+
+def test_preconditioning_leaves_unit_variance_to_the_network() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean = SPREAD * torch.randn(200_000, 1, 1, generator=generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    for moment in (0.0, 0.3, 0.7, 0.95):
+        time = torch.full((1,), moment)
+        skip, out, enter = precondition(time)
+        points = flow.interpolate(noise, clean, time.expand(len(clean)))
+        target = (flow.velocity_target(noise, clean) - skip * points) / out
+        assert float((enter * points).std()) == pytest.approx(1, abs=0.01)
+        assert float(target.std()) == pytest.approx(1, abs=0.01)

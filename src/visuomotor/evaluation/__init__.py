@@ -1,0 +1,1 @@
+"""Measured success: seeded episodes in parallel, probes, honest statistics, videos, and the report."""

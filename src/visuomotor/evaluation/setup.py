@@ -1,0 +1,88 @@
+"""Who plays where, as plain data that every worker process turns into an agent and an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from visuomotor.agent.base import Agent, RandomAgent, ScriptedAgent
+from visuomotor.executors import make_executor
+from visuomotor.registry import lookup, names
+from visuomotor.session import Session
+
+__all__ = ["BASELINES", "Setup", "Station", "is_folder", "make_agent"]
+
+BASELINES = ("expert", "random")
+"""Agents that need no checkpoint: the scripted expert of the environment, and chance."""
+
+
+@dataclass(frozen=True)
+class Station:
+    """A place where episodes are played: an environment, and a session with its agent."""
+
+    env: Any
+    session: Session
+
+    def close(self) -> None:
+        """Free the environment."""
+        self.env.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Who plays where, and how.
+
+    Attributes:
+        agent: A checkpoint folder, "expert", "random", or "package.module:factory", which is called
+            with the environment and returns an agent.
+        env: Registered name of an environment or "package.module:Class".
+        env_options: Arguments of its constructor.
+        executor: Registered name of an executor.
+        execute: Actions run before re-planning; None for the executor's default.
+        latency: Simulated inference delay in seconds.
+        weights: Of a checkpoint: the moving average or the weights as trained.
+    """
+
+    agent: str
+    env: str = "tabletop"
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    executor: str = "receding_horizon"
+    execute: int | None = None
+    latency: float = 0.0
+    weights: Literal["ema", "model"] = "ema"
+
+    def build(self) -> Station:
+        """Make the environment and load the agent."""
+        env = lookup("env", self.env)(**self.env_options)
+        agent = make_agent(self.agent, env, env_name=self.env, weights=self.weights)
+        executor = make_executor(self.executor, horizon=agent.window.horizon, execute=self.execute)
+        return Station(env, Session(agent, executor, latency=self.latency))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `json.dump`."""
+        return asdict(self)
+
+
+def is_folder(agent: str) -> bool:
+    """Whether `agent` names a folder rather than a baseline or a factory."""
+    return agent not in BASELINES and (":" not in agent or Path(agent).exists())
+
+
+def make_agent(agent: str, env: Any, *, env_name: str, weights: Literal["ema", "model"] = "ema") -> Agent:
+    """The agent that `agent` names (see `Setup`), ready to act in `env`."""
+    if agent == "random":
+        return RandomAgent(replace(env.spec, cameras=()))
+    if agent == "expert":
+        if env_name not in names("expert"):
+            raise ValueError(
+                f"environment {env_name!r} has no expert. Those that have one: {', '.join(names('expert'))}."
+            )
+        expert = lookup("expert", env_name)()
+        return ScriptedAgent(replace(env.spec, cameras=()), lambda observation: expert(env))
+    if is_folder(agent):
+        from visuomotor.agent.policy import load_agent
+
+        return load_agent(agent, weights=weights)
+    return lookup("policy", agent)(env)

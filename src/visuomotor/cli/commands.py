@@ -1,0 +1,383 @@
+"""The commands: parse, call the public function, print. Each returns its report for `--json`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from visuomotor import registry
+from visuomotor.cli import COMMANDS
+from visuomotor.cli.show import Bars, rate, table
+from visuomotor.recipes import CollectConfig, EvaluateConfig, Recipe, get_recipe
+from visuomotor.rollout import plain
+
+__all__ = [
+    "collect",
+    "compare",
+    "data_info",
+    "demo",
+    "doctor",
+    "envs",
+    "evaluate",
+    "policies",
+    "recipes",
+    "train",
+]
+
+Words = Sequence[str]
+Report = dict[str, Any]
+Args = TypeVar("Args")
+Text = Literal["minilm", "scratch"]
+
+
+def _parse(kind: type[Args], words: Words, prog: str, default: Args | None = None) -> Args:
+    """`words` as an instance of the dataclass `kind`; wrong usage ends the process with code 2."""
+    description = COMMANDS[prog.partition(" ")[2]]
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(
+        kind, args=list(words), prog=prog, description=description, config=(FlagCreatePairsOff,), **given
+    )
+
+
+def _chosen_recipe(words: Words, fallback: str) -> str:
+    """The recipe that the words name: its numbers are the defaults of the other options."""
+    for place, word in enumerate(words):
+        if word == "--tiny":
+            return "demo-tiny"
+        if word == "--recipe" and place + 1 < len(words):
+            return words[place + 1]
+        if word.startswith("--recipe="):
+            return word.partition("=")[2]
+    return fallback
+
+
+def _save(folder: Path, report: Report) -> Report:
+    """Write report.json into the output folder."""
+    report = plain(report)
+    (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    return report
+
+
+# --- demo
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Demo:
+    """Options of `demo`."""
+
+    out: Path = Path("outputs/demo")
+    """Folder of the study; one that was stopped goes on."""
+    recipe: str = "demo"
+    """Where the numbers below come from; `visuomotor recipes` lists them."""
+    tiny: bool = False
+    """The recipe demo-tiny: every part in seconds, a policy that learned next to nothing."""
+    seed: int | None = None
+    """Other demonstrations, first weights and noise; evaluation scenes stay."""
+    text: Text | None = None
+    """How sentences are read: frozen MiniLM states, or words learned from scratch."""
+    episodes: int | None = None
+    """Demonstrations; short for --collect.episodes."""
+    steps: int | None = None
+    """Optimizer steps; short for --training.steps."""
+    workers: int | None = None
+    """Processes that demonstrate and evaluate; one for each core if none."""
+    study: Annotated[Recipe, arg(name="")]
+
+
+def demo(words: Words, prog: str) -> Report:
+    """Demonstrations, policy, measured success, report."""
+    from visuomotor import study
+
+    name = _chosen_recipe(words, "demo")
+    args = _parse(_Demo, words, prog, _Demo(recipe=name, study=get_recipe(name)))
+    recipe = args.study
+    if args.seed is not None:
+        recipe = recipe.with_seed(args.seed)
+    if args.text is not None:
+        recipe = replace(recipe, policy=replace(recipe.policy, text=args.text))
+    if args.episodes is not None:
+        recipe = replace(recipe, collect=replace(recipe.collect, episodes=args.episodes))
+    if args.steps is not None:
+        recipe = replace(recipe, training=replace(recipe.training, steps=args.steps))
+    with Bars() as bars:
+        result = study.demo(
+            args.out,
+            recipe=recipe,
+            workers=args.workers,
+            tell=bars,
+            command=shlex.join([*prog.split(), *words]),
+        )
+    if result.finished_before:
+        print(f"{result.folder} holds this study, finished; nothing was done. Delete it to begin anew.")
+    _print_success(result.report)
+    print(f"report: {result.page}")
+    print(f"other scenes: visuomotor evaluate {result.folder / 'policy'} --out OUT --seed-offset 5000")
+    return dict(result.report)
+
+
+def _print_success(report: Any) -> None:
+    """The headline and the probes."""
+    print(f"success {rate(report['success'])}")
+    print(f"wrong object {report['wrong_object']}, wrong place {report['wrong_place']}")
+    rows = [(f"probe {name}", rate(result)) for name, result in report["probes"].items()]
+    table(rows)
+
+
+# --- collect, data
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Collect:
+    """Options of `collect`."""
+
+    out: Path = Path("outputs/demonstrations")
+    """Folder of the data set; a collection that was stopped goes on."""
+    workers: int | None = None
+    """Processes; one for each core if none."""
+    seed_offset: int = 0
+    """Added to the seed of every scene, for fresh ones."""
+    what: Annotated[CollectConfig, arg(name="")] = CollectConfig()  # noqa: RUF009  (it is frozen)
+
+
+def collect(words: Words, prog: str) -> Report:
+    """Demonstrations of an expert."""
+    from visuomotor.experts import collect as library
+
+    args = _parse(_Collect, words, prog)
+    what = args.what
+    with Bars() as bars:
+        report = library.collect(
+            args.out,
+            env=what.env,
+            task=what.task,
+            episodes=what.episodes,
+            seed=what.seed,
+            seed_offset=args.seed_offset,
+            phrasings=what.phrasings,
+            noise=what.noise,
+            control=what.control,
+            env_options=what.env_options,
+            workers=args.workers,
+            progress=lambda kept, episodes: bars("collect demonstrations", kept, episodes),
+        )
+    print(f"{report.kept} demonstrations in {report.folder}; {report.dropped} failed and were dropped")
+    return _save(args.out, report.to_json())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataInfo:
+    """Options of `data info`."""
+
+    folder: Positional[Path]
+    """The data set."""
+
+
+def data_info(words: Words, prog: str) -> Report:
+    """What is in a data set."""
+    from visuomotor.data.info import describe
+
+    args = _parse(_DataInfo, words, prog)
+    report = describe(args.folder)
+    table([(key, _short(value)) for key, value in report.items()])
+    return report
+
+
+def _short(value: Any) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+# --- train
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Train:
+    """Options of `train`."""
+
+    data: Positional[tuple[Path, ...]]
+    """Folders of LeRobot data sets."""
+    out: Path = Path("outputs/train")
+    """Folder of the run; one that was stopped goes on."""
+    recipe: str = "demo"
+    """Where policy and training below come from; `visuomotor recipes` lists them."""
+    text_path: str | None = None
+    """Folder or hub id of MiniLM's weights; the installed ones if none."""
+    device: str = "cpu"
+    """Where to compute, such as "cuda"."""
+    policy: Any
+    """Config of the recipe's policy family."""
+    training: Any
+    """How to train."""
+
+
+def train(words: Words, prog: str) -> Report:
+    """Learn from data sets."""
+    from visuomotor.study import training_progress
+    from visuomotor.training.run import train_from_folder
+
+    name = _chosen_recipe(words, "demo")
+    recipe = get_recipe(name)
+    default = _Train(data=(), recipe=name, policy=recipe.policy, training=recipe.training)
+    args = _parse(_Train, words, prog, default)
+    if not args.data:
+        raise ValueError("expected at least one data set: visuomotor train FOLDER ... --out OUT")
+    with Bars() as bars:
+        report = train_from_folder(
+            args.data,
+            out=args.out,
+            policy=recipe.family,
+            policy_config=args.policy,
+            config=args.training,
+            text_path=args.text_path,
+            device=args.device,
+            progress=training_progress(bars),
+            preparing=bars,
+        )
+    print(f"{report.step} steps, {report.parameters:,} parameters, loss {report.loss}")
+    print(f"checkpoint: {args.out}")
+    return _save(args.out, report.to_json())
+
+
+# --- evaluate, compare
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evaluate:
+    """Options of `evaluate`."""
+
+    agent: Positional[str]
+    """A checkpoint or the folder of a run, "expert", "random", or "package.module:factory"."""
+    out: Path = Path("outputs/evaluate")
+    """Folder for episodes, videos and report; an evaluation that was stopped goes on."""
+    env: str | None = None
+    """Environment; what the checkpoint was trained for if none."""
+    task: str | None = None
+    """Task; what the checkpoint was trained for if none."""
+    split: str | None = None
+    """Kind of scenes and sentences, such as "pairs"; those of training if none."""
+    weights: Literal["ema", "model"] = "ema"
+    """The moving average of the weights, or the weights as trained."""
+    workers: int | None = None
+    """Processes; one for each core if none."""
+    how: Annotated[EvaluateConfig, arg(name="")] = EvaluateConfig()  # noqa: RUF009  (it is frozen)
+
+
+def evaluate(words: Words, prog: str) -> Report:
+    """Success in unseen scenes."""
+    from visuomotor.evaluation import runner
+    from visuomotor.evaluation.report import write_report
+    from visuomotor.study import evaluation_progress
+
+    args = _parse(_Evaluate, words, prog)
+    how = args.how
+    with Bars() as bars:
+        try:
+            evaluation = runner.evaluate(
+                args.agent,
+                env=args.env,
+                env_options=None if args.task is None else {"task": args.task},
+                options=None if args.split is None else {"split": args.split},
+                episodes=how.episodes,
+                probes=how.probes,
+                probe_episodes=how.probe_episodes,
+                seed_offset=how.seed_offset,
+                executor=how.executor,
+                execute=how.execute,
+                latency=how.latency,
+                weights=args.weights,
+                workers=args.workers,
+                out=args.out,
+                videos=how.videos,
+                progress=evaluation_progress(bars),
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped; finished episodes are saved in {args.out}.") from None
+    report = write_report(args.out, evaluation, command=shlex.join([*prog.split(), *words]))
+    _print_success(report)
+    print(f"report: {args.out / 'report.html'}")
+    return dict(report)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compare:
+    """Options of `compare`."""
+
+    first: Positional[Path]
+    """Output folder of an evaluation."""
+    second: Positional[Path]
+    """Output folder of another one, on the same seeds."""
+
+
+def compare(words: Words, prog: str) -> Report:
+    """Paired difference of two evaluations."""
+    from visuomotor.evaluation import runner
+
+    args = _parse(_Compare, words, prog)
+    report = plain(runner.compare(args.first, args.second).to_json())
+    table([(key, str(value)) for key, value in report.items()])
+    return report
+
+
+# --- lists, doctor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Nothing:
+    """No options."""
+
+
+def _list(kind: str, words: Words, prog: str) -> Report:
+    """Names of registered parts with the first line of their docstrings."""
+    _parse(_Nothing, words, prog)
+    found = {name: _first_line(registry.lookup(kind, name)) for name in registry.names(kind)}
+    table(list(found.items()))
+    return {kind: found}
+
+
+def _first_line(part: Any) -> str:
+    return (part.__doc__ or "").strip().partition("\n")[0]
+
+
+def policies(words: Words, prog: str) -> Report:
+    """Policy families."""
+    return _list("policy", words, prog)
+
+
+def envs(words: Words, prog: str) -> Report:
+    """Environments."""
+    return _list("env", words, prog)
+
+
+def recipes(words: Words, prog: str) -> Report:
+    """Recipes."""
+    return _list("recipe", words, prog)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Doctor:
+    """Options of `doctor`."""
+
+    checkpoint: Positional[Path | None] = None
+    """Also verify this checkpoint: every hash, and its golden answers."""
+
+
+def doctor(words: Words, prog: str) -> Report:
+    """The state of this machine, or of a checkpoint."""
+    from visuomotor.doctor import examine
+
+    args = _parse(_Doctor, words, prog)
+    findings = examine(args.checkpoint)
+    table([("ok" if finding.fine else "!!", finding.what, finding.found) for finding in findings])
+    for finding in findings:
+        if finding.advice:
+            print(f"{finding.what}: {finding.advice}")
+    return {
+        "fine": all(finding.fine for finding in findings),
+        "findings": [vars(finding) for finding in findings],
+    }

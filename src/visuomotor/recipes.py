@@ -1,0 +1,124 @@
+"""Recipes: functions that return everything a study needs, from demonstrations to evaluation.
+
+A variant is a `replace` of one of them, or options on the command line such as `--training.steps 500`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from visuomotor.experts.collect import Noise
+from visuomotor.policies.compact import CompactConfig
+from visuomotor.registry import lookup
+from visuomotor.training.loop import TrainConfig
+
+__all__ = ["CollectConfig", "EvaluateConfig", "Recipe", "demo", "demo_tiny", "get_recipe", "lift"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """Which demonstrations to collect."""
+
+    env: str = "tabletop"
+    """Environment; its expert demonstrates."""
+    task: str = "put_in"
+    """Task of every demonstration."""
+    episodes: int = 500
+    """Demonstrations to keep; failed ones are dropped and counted."""
+    phrasings: int = 4
+    """Wordings that one demonstration is labeled with."""
+    seed: int = 0
+    """Which million of scene seeds; also decides the noise."""
+    control: str | None = None
+    """How actions move the robot; the environment's default if none."""
+    cameras: Mapping[str, int] | None = None
+    """Views and their size in pixels; the environment's own if none."""
+    noise: Noise = field(default_factory=Noise)
+    """How executed actions differ from the expert's."""
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Arguments of the environment that differ from its defaults, but for task and control."""
+        return {} if self.cameras is None else {"cameras": dict(self.cameras)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How to measure the policy."""
+
+    episodes: int = 100
+    """Unseen scenes that count for the success rate."""
+    probes: tuple[str, ...] = ("swap", "phrasing", "words", "blank")
+    """Questions beyond success; see `visuomotor evaluate --help`."""
+    probe_episodes: int = 50
+    """Scenes of each probe."""
+    seed_offset: int = 0
+    """Which scenes; others for other offsets."""
+    executor: str = "receding_horizon"
+    """How chunks become one action for each tick."""
+    execute: int | None = None
+    """Actions run before re-planning; the executor's default if none."""
+    latency: float = 0.0
+    """Simulated inference delay in seconds."""
+    videos: int = 2
+    """Films of each outcome."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a study."""
+
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    """Demonstrations."""
+    family: str = "compact"
+    """Policy family, or "package.module:Class"."""
+    policy: Any = field(default_factory=CompactConfig)
+    """Config of the family."""
+    training: TrainConfig = field(default_factory=TrainConfig)
+    """How to train."""
+    evaluation: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """How to measure."""
+
+    def __post_init__(self) -> None:
+        expected = lookup("policy", self.family).Config
+        if not isinstance(self.policy, expected):
+            raise ValueError(
+                f"recipe: family {self.family!r} needs a {expected.__name__}, "
+                f"got a {type(self.policy).__name__}. Change family and policy together."
+            )
+
+    def with_seed(self, seed: int) -> Recipe:
+        """The same recipe with other demonstrations, first weights and noise; evaluation scenes stay."""
+        return replace(
+            self,
+            collect=replace(self.collect, seed=seed),
+            training=replace(self.training, seed=seed),
+        )
+
+
+def demo() -> Recipe:
+    """Put the named object in the named bowl: from nothing to a measured policy in minutes on two cores."""
+    return Recipe(training=TrainConfig(steps=3000, hold_out=10))
+
+
+def demo_tiny() -> Recipe:
+    """The demo in seconds, to see that every part works; the policy learns next to nothing."""
+    return Recipe(
+        collect=CollectConfig(episodes=6, phrasings=2, cameras={"front": 32, "wrist": 32}),
+        policy=replace(CompactConfig.tiny(), max_tokens=32),
+        training=TrainConfig(steps=30, batch_size=16, warmup=5, log_every=5, save_every=15, hold_out=1),
+        evaluation=EvaluateConfig(episodes=4, probe_episodes=2, videos=1),
+    )
+
+
+def lift() -> Recipe:
+    """Lift the named object: the demo with the easier task."""
+    return replace(demo(), collect=CollectConfig(task="lift", episodes=300))
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe called `name`; `ValueError` with the closest name if there is none."""
+    recipe: Recipe = lookup("recipe", name)()
+    return recipe

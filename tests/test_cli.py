@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from visuomotor import __version__, study
+from visuomotor.cli import COMMANDS, commands, main
+from visuomotor.cli.show import Bars, rate, table
+from visuomotor.data.lerobot import LeRobotReader
+from visuomotor.data.synthetic import make_dataset
+from visuomotor.errors import DataError
+from visuomotor.recipes import Recipe, get_recipe
+from visuomotor.study import Study
+
+REPORT = {
+    "success": {"rate": 0.5, "low": 0.2, "high": 0.8, "n": 4},
+    "wrong_object": 1,
+    "wrong_place": 0,
+    "probes": {"swap": {"rate": 1.0, "low": 0.6, "high": 1.0, "n": 6}},
+}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the command `demo` asks of the library, which only pretends to work."""
+    seen: dict[str, Any] = {}
+
+    def demo(out: Path, **arguments: Any) -> Study:
+        seen.update(arguments, out=out)
+        return Study(folder=out, report=REPORT, finished_before=False)
+
+    monkeypatch.setattr(study, "demo", demo)
+    return seen
+
+
+# --- finding the command
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for name in COMMANDS)
+
+
+def test_no_command_at_all_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "usage: visuomotor COMMAND" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("words", "closest"),
+    [
+        (["evalute"], "'evaluate'"),
+        (["data", "inof"], "'data info'"),
+        (["data"], "'data info'"),
+        (["demo", "--recipe", "dmo"], "'demo'"),
+        (["demo", "--recipe=demo-tny"], "'demo-tiny'"),
+        (["train", "x", "--recipe", "lfit"], "'lift'"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_closest(
+    words: list[str], closest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert f"Did you mean {closest}?" in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+
+
+def test_a_wrong_task_is_answered_with_the_closest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["collect", "--out", str(tmp_path / "data"), "--task", "put_on", "--workers", "0"]) == 2
+    assert "Did you mean 'put_in'?" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_wrong_option_is_answered_with_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--training.stesp", "3"])
+    assert stopped.value.code == 2
+    assert "--training.steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*name.split(), "--help"])
+    assert stopped.value.code == 0
+    assert f"usage: visuomotor {name}" in capsys.readouterr().out
+
+
+# --- options and recipes
+
+
+def test_options_of_demo_reach_the_recipe(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["demo", "--out", "here", "--seed", "5", "--text", "scratch", "--episodes", "9", "--steps", "8"]
+    assert main([*words, "--policy.width", "64", "--training.precision", "bf16", "--workers", "1"]) == 0
+    recipe: Recipe = asked["recipe"]
+    assert (recipe.collect.seed, recipe.training.seed) == (5, 5)
+    assert (recipe.collect.episodes, recipe.training.steps) == (9, 8)
+    assert (recipe.policy.text, recipe.policy.width) == ("scratch", 64)
+    assert recipe.training.precision == "bf16"
+    assert asked["out"] == Path("here")
+    assert asked["workers"] == 1
+    assert asked["command"] == "visuomotor " + " ".join(
+        [*words, "--policy.width", "64", "--training.precision", "bf16", "--workers", "1"]
+    )
+
+
+def test_without_options_demo_follows_its_recipe(asked: dict[str, Any]) -> None:
+    assert main(["demo"]) == 0
+    assert asked["recipe"] == get_recipe("demo")
+    assert main(["demo", "--tiny"]) == 0
+    assert asked["recipe"] == get_recipe("demo-tiny")
+    assert main(["demo", "--recipe", "lift", "--steps", "3"]) == 0
+    assert asked["recipe"].collect == get_recipe("lift").collect
+    assert asked["recipe"].training.steps == 3
+
+
+def test_a_number_that_makes_no_sense_is_refused_with_the_reason(
+    asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--steps", "0"]) == 1
+    assert "steps must be at least 1" in capsys.readouterr().err
+
+
+def test_success_is_told_with_its_interval(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--out", "here"]) == 0
+    said = capsys.readouterr().out
+    assert "success 50.0 % of 4 (95 % interval 20.0 to 80.0 %)" in said
+    assert "wrong object 1, wrong place 0" in said
+    assert "probe swap" in said
+    assert str(Path("here") / "report.html") in said
+
+
+def test_json_is_the_last_line(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == REPORT
+
+
+# --- the other commands that work
+
+
+def test_collect_writes_a_data_set_and_goes_on_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["collect", "--out", str(tmp_path / "set"), "--cameras", "front", "16", "--workers", "0"]
+    words += ["--task", "lift", "--phrasings", "1", "--json", "--episodes"]
+    assert main([*words, "1"]) == 0
+    assert main([*words, "2"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report == json.loads((tmp_path / "set" / "report.json").read_text())
+    assert report["kept"] == 2
+    assert len(LeRobotReader(tmp_path / "set").episodes) == 2
+
+
+def test_train_learns_from_a_folder_and_a_second_call_finds_it_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = make_dataset(tmp_path / "set", episodes=3, ticks=6)
+    words = ["train", str(folder), "--out", str(tmp_path / "run"), "--recipe", "demo-tiny"]
+    words += ["--training.steps", "3", "--training.batch-size", "4", "--json"]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report == json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["finished"]
+    assert report["resumed_from"] is None
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["resumed_from"] == 3
+
+
+def test_train_wants_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train"]) == 1
+    assert "visuomotor train FOLDER" in capsys.readouterr().err
+
+
+# --- when things go wrong
+
+
+def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(words: list[str], prog: str) -> dict[str, Any]:
+        raise error
+
+    monkeypatch.setattr(commands, "train", command)
+
+
+@pytest.mark.parametrize("error", [DataError("bad row"), ValueError("bad row"), OSError("bad row")])
+def test_what_a_user_can_mend_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(error, monkeypatch)
+    assert main(["train", "x"]) == 1
+    assert capsys.readouterr().err == "visuomotor: bad row\n"
+    with pytest.raises(type(error), match="bad row"):
+        main(["train", "x", "--debug"])
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(ZeroDivisionError("oops"), monkeypatch)
+    with pytest.raises(ZeroDivisionError):
+        main(["train", "x"])
+
+
+def test_a_stop_says_what_is_saved_and_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VISUOMOTOR_COMMAND", "./run")
+    failing(KeyboardInterrupt("stopped after step 7"), monkeypatch)
+    assert main(["train", "my data", "--out", "there"]) == 130
+    said = capsys.readouterr().err
+    assert "stopped after step 7" in said
+    assert said.endswith("Go on with:\n  ./run train 'my data' --out there\n")
+
+
+def test_demo_refuses_a_folder_that_holds_something_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert main(["demo", "--tiny", "--out", str(tmp_path)]) == 1
+    assert "thesis.txt" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_demo_refuses_the_folder_of_another_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study._claim(tmp_path, get_recipe("demo-tiny").with_seed(3))
+    assert main(["demo", "--tiny", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "recipe.collect.seed: 3 there, 0 here" in said
+    assert "choose another folder" in said
+
+
+# --- data and lists
+
+
+def test_data_info_tells_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_dataset(tmp_path / "set", episodes=3, ticks=6)
+    assert main(["data", "info", str(folder), "--json"]) == 0
+    said = capsys.readouterr().out
+    report = json.loads(said.splitlines()[-1])
+    assert report["episodes"] == 3
+    assert report["ticks"] == len(LeRobotReader(folder))
+    assert report["cameras"] == ["front 32x32", "wrist 16x24"]
+    assert "embodiment" in said
+
+
+def test_data_info_of_something_else_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "info", str(tmp_path)]) == 1
+    assert "meta/info.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "name"),
+    [("policies", "policy", "compact"), ("envs", "env", "tabletop"), ("recipes", "recipe", "demo-tiny")],
+)
+def test_lists_name_what_there_is(
+    command: str, kind: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--json"]) == 0
+    said = capsys.readouterr().out
+    assert json.loads(said.splitlines()[-1])[kind][name]
+    assert name in said.splitlines()[0] or name in said
+
+
+@pytest.mark.language
+def test_doctor_finds_this_machine_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    found = {row["what"]: row for row in json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]}
+    assert found["simulator"]["fine"]
+    assert found["sentence encoder"]["fine"]
+    assert found["torch"]["found"].startswith("2.")
+
+
+def test_doctor_refuses_what_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(tmp_path)]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+# --- what is shown
+
+
+def test_where_nobody_watches_progress_is_a_line_a_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bars() as bars:
+        for step in range(101):
+            bars("train the policy", step, 100, f"loss {step}")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11
+    assert lines[0] == "train the policy: 0 of 100 loss 0"
+    assert lines[-1] == "train the policy: 100 of 100 loss 100"
+
+
+def test_a_rate_is_told_with_its_n() -> None:
+    assert rate({"rate": 1.0, "low": 0.964, "high": 1.0, "n": 100}) == (
+        "100.0 % of 100 (95 % interval 96.4 to 100.0 %)"
+    )
+
+
+def test_rows_stand_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    table([("a", "long"), ("longer", "b")])
+    assert capsys.readouterr().out == "a       long\nlonger  b\n"
+    table([])
+    assert capsys.readouterr().out == ""

@@ -100,7 +100,10 @@ class Recipe:
 
 def demo() -> Recipe:
     """Put the named object in the named bowl: from nothing to a measured policy in minutes on two cores."""
-    return Recipe(training=TrainConfig(steps=3000, hold_out=10))
+    return Recipe(
+        collect=CollectConfig(episodes=800, phrasings=3),
+        training=TrainConfig(steps=2500, batch_size=32, hold_out=10, precision="auto"),
+    )
 
 
 def demo_tiny() -> Recipe:

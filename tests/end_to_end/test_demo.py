@@ -41,13 +41,13 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str
     """A demo that got Ctrl-C while it trained: its folder, exit code and last words."""
     out = tmp_path_factory.mktemp("study") / "demo"
     process = subprocess.Popen(command(out), env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 80
+    deadline = time.monotonic() + 300
     while not (out / "policy" / "log.jsonl").is_file():
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     return out, process.returncode, said
 
 

@@ -399,12 +399,10 @@ class Compact(Policy):
         told = config.slots * config.slot_width
         self.summary = nn.Sequential(nn.Linear(told, config.slot_width), nn.GELU())
         known = history * self.state_width
-        pointing = history * len(self.cameras) * KEYPOINTS * (2 + VALUE)
+        pointing = history * len(self.cameras) * KEYPOINTS * (2 + VALUE) + known
         self.pointer = nn.Sequential(
             nn.Linear(pointing, 256), nn.GELU(), nn.Linear(256, 128), nn.GELU(), nn.Linear(128, KEYPOINTS * 3)
         )
-        # Linear in the state: pictures must say where things are, not the pose that is usual near them.
-        self.stand = nn.Linear(known, KEYPOINTS * 3, bias=False)
         self.glance = nn.Linear(seen, GLANCE)  # narrow: a wide one learns scenes by heart
         self.gather = nn.Linear(
             GLANCE + config.slot_width + known + KEYPOINTS * 3 * len(NEARNESS), config.width
@@ -488,7 +486,7 @@ class Compact(Policy):
             views_seen.append((sights[name].slots * real).unflatten(0, (len(slots), history)))
         state = batch.state * batch.history_mask[:, :, None] * batch.state_mask[:, None, :]
         seen = torch.cat(views_seen, dim=-1)  # batch history slot (camera feature)
-        ways = self.pointer(seen[:, :, :KEYPOINTS].flatten(1)) + self.stand(state.flatten(1))
+        ways = self.pointer(torch.cat([seen[:, :, :KEYPOINTS].flatten(1), state.flatten(1)], dim=-1))
         near = torch.cat([torch.tanh(ways * scale) for scale in NEARNESS], dim=-1)
         parts = [summary, self.glance(seen.flatten(1)), state.flatten(1), near]
         gathered = self.gather(torch.cat(parts, dim=-1)) + self.body(batch.embodiment)

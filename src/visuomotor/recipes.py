@@ -101,7 +101,7 @@ class Recipe:
 def demo() -> Recipe:
     """Put the named object in the named bowl: from nothing to a measured policy in minutes on two cores."""
     return Recipe(
-        collect=CollectConfig(episodes=800, phrasings=3),
+        collect=CollectConfig(episodes=800),
         training=TrainConfig(steps=2500, batch_size=32, hold_out=10, precision="auto"),
     )
 

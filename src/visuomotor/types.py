@@ -267,7 +267,7 @@ class Sample:
         horizon_mask: bool (horizon,), `False` past the end of the episode.
         action_mask: bool (action,), `False` for padded dimensions.
         keypoints: float32 (3, 3), where the hand is, and where it will be when the gripper next closes
-            and next opens, in meters in the frame of the body; hindsight, for learning only.
+            and last opens, in meters in the frame of the body; hindsight, for learning only.
         keypoint_mask: bool (3,), whether that happens in the rest of the episode.
         sentence: float32 (token, feature), encoded instruction, once a transform has added it.
         sentence_mask: bool (token,).

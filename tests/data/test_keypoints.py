@@ -47,3 +47,11 @@ def test_a_body_that_does_not_tell_where_its_hand_is_has_none() -> None:
     state, actions = episode("oc")
     blind = Spec(embodiment="arm", cameras=(), state=SPEC.state[:2], action=SPEC.action, rate=10)
     assert find_keypoints(blind, state[:, :2], actions, [2]) is None
+
+
+def test_an_opening_after_a_failed_grasp_is_not_the_goal() -> None:
+    state, actions = episode("ocoocco")
+    found = find_keypoints(SPEC, state, actions, [7])
+    assert found is not None
+    np.testing.assert_array_equal(found[0][:, 2, 0], [6] * 7)
+    np.testing.assert_array_equal(found[0][:4, 1, 0], [1, 1, 4, 4])

@@ -1,4 +1,4 @@
-"""Hindsight: where the hand is, and where it will be when the gripper next closes and next opens.
+"""Hindsight: where the hand is, and where it will be when the gripper next closes and last opens.
 
 Most of a manipulation episode is decided by two places: that of the thing and that of its goal. A
 demonstration names both itself, later: the measured pose of the hand at the tick at which the
@@ -25,7 +25,7 @@ def find_keypoints(
     actions: Float32[np.ndarray, "tick action"],
     lengths: Sequence[int],
 ) -> tuple[Float32[np.ndarray, "tick 3 3"], Bool[np.ndarray, "tick 3"]] | None:
-    """For each tick the places of the hand now, at the next closing and at the next opening, with a mask.
+    """For each tick the places of the hand now, at the next closing and at the last opening, with a mask.
 
     Args:
         spec: The body. It must have one gripper in its action, and its state must begin the measured
@@ -52,10 +52,13 @@ def find_keypoints(
     closed = actions[:, grippers[0]] > _CLOSED
     start = 0
     for length in lengths:
-        later: list[int | None] = [None, None]  # next closing, next opening
+        later: list[int | None] = [None, None]  # next closing, last opening
         for tick in range(start + length - 1, start, -1):
             if closed[tick] != closed[tick - 1]:
-                later[0 if closed[tick] else 1] = tick
+                if closed[tick]:
+                    later[0] = tick
+                elif later[1] is None:  # the last one: what is opened earlier was a failed grasp
+                    later[1] = tick
             _fill(points, mask, tick, later, state[:, places])
         if length:
             _fill(points, mask, start, later, state[:, places])

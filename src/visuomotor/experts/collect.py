@@ -49,15 +49,15 @@ _GIVE_UP = 20  # failures without enough successes after which something must be
 class Noise:
     """How executed actions differ from the expert's; grippers are never disturbed."""
 
-    meters: float = 0.008
+    meters: float = 0.004
     """Standard deviation at each tick of numbers in meters."""
-    radians: float = 0.015
+    radians: float = 0.012
     """Standard deviation at each tick of numbers in radians."""
-    push_chance: float = 0.08
+    push_chance: float = 0.06
     """Chance at each tick that a push begins."""
     push_ticks: tuple[int, int] = (2, 5)
     """Fewest and most ticks of a push."""
-    push_factor: float = 5.0
+    push_factor: float = 7.0
     """Size of a push at each of its ticks, in standard deviations."""
 
     def __post_init__(self) -> None:

@@ -49,9 +49,10 @@ __all__ = ["Compact", "CompactConfig"]
 
 TextChoice = Literal["minilm", "scratch"]
 DECISION = 4.0  # how much more decided the reading of a place is than the belief about it
-KEYPOINTS = 2  # next closing and next opening of the gripper
+KEYPOINTS = 2  # next closing and last opening of the gripper
 GLANCE = 64  # width of everything that is seen beside the keypoints
-NEARNESS = (0.3, 2.0, 10.0)  # scales at which a way is told, in 1 / decimeter
+REACH = 0.25  # meters; ways are told in this unit, so that they are of the size of other activations
+NEARNESS = (1.0, 5.0, 25.0)  # scales at which a way is told, in 1 / REACH
 BLUR = 0.06  # of a keypoint in a view, in half pictures
 GROUPS = 4  # of channels that are normalized together
 SHARPNESS = 1.5  # of a fresh eye; a soft one would place everything in the middle and learn slowly
@@ -79,7 +80,7 @@ class CompactConfig:
     """Rows of the word table when `text="scratch"`."""
     channels: int = 48
     """Feature channels of the picture encoders."""
-    blocks_eye: int = 1
+    blocks_eye: int = 2
     """Blocks that look around at a quarter of the picture's resolution."""
     slots: int = 8
     """Queries that read the sentence and look for their place in each view."""
@@ -95,9 +96,9 @@ class CompactConfig:
     """Noise draws for each encoded picture in training."""
     steps: int = 8
     """Euler steps of one call."""
-    look: float = 0.1
+    look: float = 0.3
     """Weight of the loss that teaches two slots where the gripper will close and open; 0 for none."""
-    point: float = 1.0
+    point: float = 3.0
     """Weight of the loss that teaches to point from the hand to both places; 0 for none."""
     shift: int = 3
     """Largest shift of a picture in training, in pixels."""
@@ -259,7 +260,11 @@ class Eye(nn.Module):
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
         channels = config.channels
-        self.stem = nn.Conv2d(3, channels, kernel_size=8, stride=4, padding=2)
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, channels // 2, kernel_size=4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels // 2, channels, kernel_size=4, stride=2, padding=1),
+        )
         self.contrast = nn.GroupNorm(GROUPS, channels)
         self.film = FiLM(channels, config.slot_width)
         self.near = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
@@ -403,6 +408,9 @@ class Compact(Policy):
         self.pointer = nn.Sequential(
             nn.Linear(pointing, 256), nn.GELU(), nn.Linear(256, 128), nn.GELU(), nn.Linear(128, KEYPOINTS * 3)
         )
+        for module in self.pointer:
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         self.glance = nn.Linear(seen, GLANCE)  # narrow: a wide one learns scenes by heart
         self.gather = nn.Linear(
             GLANCE + config.slot_width + known + KEYPOINTS * 3 * len(NEARNESS), config.width
@@ -537,10 +545,10 @@ class Compact(Policy):
         return Loss(terms)
 
     def point(self, batch: Batch, ways: Float[Tensor, "batch 2 3"]) -> Term:
-        """Absolute error of the ways from the hand to the keypoints, in decimeters."""
+        """Absolute error of the ways from the hand to the keypoints, in units of `REACH`."""
         if batch.keypoints is None or batch.keypoint_mask is None:
             raise ValueError("compact: the batch has no keypoints.")
-        true = (batch.keypoints[:, 1:] - batch.keypoints[:, :1]) * 10
+        true = (batch.keypoints[:, 1:] - batch.keypoints[:, :1]) / REACH
         real = (batch.keypoint_mask[:, 1:] & batch.keypoint_mask[:, :1])[..., None].expand_as(true)
         wrong = (ways.float() - true).abs().masked_fill(~real, 0)
         return Term(wrong.sum(), real.sum(), weight=self.config.point)

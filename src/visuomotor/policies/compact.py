@@ -1,24 +1,26 @@
 # long: a policy family is one file, read downwards like the method section of a paper.
-"""Compact: a small policy that follows sentences and trains in minutes on two CPU cores.
+"""Compact: a small policy made to follow sentences after minutes of training on two CPU cores.
 
 Our own family, made of published ideas:
 
 1. Words steer the eyes. Learned slots read the token states of the sentence by attention; they
-   modulate each convolution (FiLM, Perez et al. 2018) and look for their own place in each view.
+   modulate the first features of each view (FiLM, Perez et al. 2018) and look for their place in it.
 2. A slot sees by spatial soft-argmax (Levine et al. 2016, sec. 5.1): softmax over the picture of
    the match of slot and feature; it returns where (expected coordinates) and what (mean feature).
 3. Flow matching (Lipman et al. 2023, eq. 23) over the whole action chunk (Zhao et al. 2023), in a
-   residual MLP modulated by the observation (adaLN-zero, Peebles & Xie 2023).
+   residual MLP modulated by the observation (adaLN, Peebles & Xie 2023, but not starting at zero),
+   preconditioned as in Karras et al. (2022).
 4. A picture is encoded once and serves several noise draws, so most of the cost is shared.
 5. Hindsight teaches the eyes where to look: in a calibrated view the first two slots are trained, by
-   cross-entropy over places, to find where the gripper will next close and next open (keypoints,
+   cross-entropy over places, to find where the gripper will next close and last open (keypoints,
    James and Davison 2022; per-pixel classification as in Zeng et al. 2020), and a small head to point
    from the hand to both. The flow is told how far it is. Bodies that do not say where their hand is
-   lack these terms, and grounding is left to the flow, which takes several times longer.
+   lack these terms; the flow alone hardly learned in minutes where to look.
 
 Pictures are shifted in training and the coordinates are shifted back, so that convolutions learn from
 every pixel phase while geometry stays exact; each sample may lose its sentence, so that without one
-the policy picks a goal of its own.
+the policy picks a goal of its own. How far it comes stands in docs/results.md: it finds the thing and
+its goal, and does not grasp precisely yet.
 """
 
 from __future__ import annotations

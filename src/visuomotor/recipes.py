@@ -37,6 +37,8 @@ class CollectConfig:
     """Views and their size in pixels; the environment's own if none."""
     noise: Noise = field(default_factory=Noise)
     """How executed actions differ from the expert's."""
+    options: Mapping[str, bool] | None = None
+    """Yes-or-no options of every reset, such as `rival`; drawn for each scene if none."""
 
     @property
     def env_options(self) -> dict[str, Any]:
@@ -101,8 +103,10 @@ class Recipe:
 def demo() -> Recipe:
     """Put the named object in the named bowl: from nothing to a measured policy in minutes on two cores."""
     return Recipe(
-        collect=CollectConfig(episodes=800),
-        training=TrainConfig(steps=2500, batch_size=32, hold_out=10, precision="auto"),
+        collect=CollectConfig(episodes=800, options={"rival": True}),  # in each scene words must be heard
+        training=TrainConfig(
+            steps=1900, batch_size=32, learning_rate=2e-3, ema_decay=0.995, hold_out=10, precision="auto"
+        ),
     )
 
 

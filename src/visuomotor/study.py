@@ -177,6 +177,7 @@ def _collect(folder: Path, recipe: Recipe, workers: int | None, tell: Tell) -> C
         noise=config.noise,
         control=config.control,
         env_options=config.env_options,
+        options=config.options,
         workers=workers,
         progress=lambda kept, episodes: tell("collect demonstrations", kept, episodes, ""),
     )

@@ -27,6 +27,7 @@ __all__ = [
     "Chunk",
     "Dimension",
     "Kind",
+    "Mount",
     "Observation",
     "Sample",
     "Spec",
@@ -42,23 +43,31 @@ Kind = Literal["joint", "joint_delta", "joint_relative", "ee", "ee_delta", "ee_r
 """What one number of an action means. Without suffix it is absolute; `delta` is measured from the
 previous command, `relative` from the state at chunk start; `gripper` is 0 open to 1 closed."""
 
+Mount = Literal["base", "hand"]
+"""What a calibrated camera is fixed to."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
     """One view: its name, the size of its pictures in pixels, and where it looks, if that is known.
 
     Attributes:
-        projection: For a calibrated camera that stands still: the 12 numbers, row by row, of the matrix
-            that takes a place (x, y, z, 1) in meters in the frame of the body to (u w, v w, w), with
-            u to the right and v down in [-1, 1] over the picture and w > 0 before the camera.
+        projection: For a calibrated camera: the 12 numbers, row by row, of the matrix that takes a
+            place (x, y, z, 1) in meters in the frame of its mount to (u w, v w, w), with u to the right
+            and v down in [-1, 1] over the picture and w > 0 before the camera.
+        mount: What a calibrated camera is fixed to: "base", the frame of the body, or "hand", the frame
+            of the measured hand pose in the state (see `visuomotor.transforms.hand`).
     """
 
     name: str
     height: int
     width: int
     projection: tuple[float, ...] | None = None
+    mount: Mount = "base"
 
     def __post_init__(self) -> None:
+        if self.mount not in get_args(Mount):
+            raise unknown_name("mount of a camera", self.mount, get_args(Mount))
         if self.projection is not None:
             object.__setattr__(self, "projection", tuple(float(number) for number in self.projection))
             if len(self.projection) != 12:
@@ -266,9 +275,11 @@ class Sample:
         actions: float32 (horizon, action), or None for acting and for vision-language samples.
         horizon_mask: bool (horizon,), `False` past the end of the episode.
         action_mask: bool (action,), `False` for padded dimensions.
-        keypoints: float32 (3, 3), where the hand is, and where it will be when the gripper next closes
-            and last opens, in meters in the frame of the body; hindsight, for learning only.
-        keypoint_mask: bool (3,), whether that happens in the rest of the episode.
+        hand: float32 (3, 4), measured pose of the hand in the frame of the body: rotation matrix, then
+            position in meters; None for a body that does not tell it, or before a transform has added it.
+        keypoints: float32 (2, 3), where the thing is that is moved, and its goal, in meters in the frame
+            of the body (see `visuomotor.data.keypoints`); hindsight, for learning only.
+        keypoint_mask: bool (2,), whether the episode tells them.
         sentence: float32 (token, feature), encoded instruction, once a transform has added it.
         sentence_mask: bool (token,).
         tokens: Token ids, once a transform has added them.
@@ -287,6 +298,7 @@ class Sample:
     actions: np.ndarray | None = None
     horizon_mask: np.ndarray | None = None
     action_mask: np.ndarray | None = None
+    hand: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     keypoint_mask: np.ndarray | None = None
     sentence: np.ndarray | None = None
@@ -328,8 +340,9 @@ class Batch:
         horizon_mask: bool (batch, horizon).
         action_mask: bool (batch, action).
         has_actions: bool (batch,).
-        keypoints: float32 (batch, 3, 3); zeros where a sample has none; None if none has.
-        keypoint_mask: bool (batch, 3).
+        hand: float32 (batch, 3, 4); zeros where a sample has none; None if none has.
+        keypoints: float32 (batch, 2, 3); zeros where a sample has none; None if none has.
+        keypoint_mask: bool (batch, 2).
         sentence: float32 (batch, token, feature).
         sentence_mask: bool (batch, token).
         tokens: `Tokens` of tensors (batch, token).
@@ -345,6 +358,7 @@ class Batch:
     actions: Tensor | None = None
     horizon_mask: Tensor | None = None
     action_mask: Tensor | None = None
+    hand: Tensor | None = None
     keypoints: Tensor | None = None
     keypoint_mask: Tensor | None = None
     sentence: Tensor | None = None

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from visuomotor.data.collate import collate
+from visuomotor.envs.tabletop import TabletopEnv
 from visuomotor.generative import flow
 from visuomotor.policies.compact import (
     SPREAD,
     Compact,
     CompactConfig,
     Eye,
+    matrices_now,
+    near_the_best,
+    on_plane,
+    pixel_grid,
     precondition,
     shifted,
     unshifted,
@@ -21,7 +27,10 @@ from visuomotor.policies.compact import (
 from visuomotor.testing import RandomSentenceEncoder, check_policy
 from visuomotor.testing.samples import random_sample, random_stats
 from visuomotor.text.sentences import SentenceCache
-from visuomotor.types import Batch, Camera, Dimension, Spec
+from visuomotor.transforms.hand import LocateHand
+from visuomotor.types import Batch, Camera, Dimension, Sample, Spec
+
+ONE_VIEW = dict.fromkeys(("trust.weight", "trust.bias"), "only one camera is calibrated, so it has all trust")
 
 
 def body(name: str, state: int = 3, action: int = 3) -> Spec:
@@ -37,14 +46,43 @@ def body(name: str, state: int = 3, action: int = 3) -> Spec:
     )
 
 
+def armed_body() -> Spec:
+    """A body that tells where its hand is, with a calibrated camera at its base and one on the hand."""
+    overhead = (1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0.2, 1)
+    return replace(
+        body("arm"),
+        cameras=(
+            Camera(name="front", height=24, width=32, projection=overhead),
+            Camera(name="wrist", height=16, width=16, projection=overhead, mount="hand"),
+        ),
+        state=(
+            *(Dimension(name=axis, unit="m", kind="ee") for axis in "xyz"),
+            *(Dimension(name=f"r{axis}", unit="rad", kind="ee") for axis in "xyz"),
+            Dimension(name="gripper", kind="gripper"),
+        ),
+    )
+
+
 def test_words_learned_from_scratch_keep_the_contract() -> None:
-    check_policy(lambda: Compact(CompactConfig.tiny(), {"one": body("arm"), "two": body("leg", 5, 2)}))
+    check_policy(
+        lambda: Compact(CompactConfig.tiny(), {"one": body("arm"), "two": body("leg", 5, 2)}),
+        without_gradient=ONE_VIEW,
+    )
+
+
+def test_a_body_that_tells_its_hand_keeps_the_contract() -> None:
+    check_policy(lambda: Compact(CompactConfig.tiny(), {"one": armed_body()}), compiles=False)
 
 
 def test_encoded_sentences_and_history_keep_the_contract() -> None:
     config = replace(CompactConfig.tiny(), text="minilm", sentence_width=24, history=(-2, 0))
     sentences = SentenceCache(RandomSentenceEncoder(24))
-    check_policy(lambda: Compact(config, {"one": body("arm")}), sentences=sentences, compiles=False)
+    check_policy(
+        lambda: Compact(config, {"one": body("arm")}),
+        sentences=sentences,
+        compiles=False,
+        without_gradient=ONE_VIEW,
+    )
 
 
 def test_default_size_is_between_two_and_five_million_parameters() -> None:
@@ -122,17 +160,18 @@ def test_looking_is_learned_from_keypoints_through_the_projection() -> None:
         sights = policy.observe(batch).seen
     assert batch.keypoints is not None
     found = sights["front"].grid[torch.arange(6), sights["front"].matches[:, 0].argmax(-1)]
-    point = batch.keypoints[:, 1, :2] / (0.2 * batch.keypoints[:, 1, 2:] + 1)  # this body's projection
+    point = batch.keypoints[:, 0, :2] / (0.2 * batch.keypoints[:, 0, 2:] + 1)  # this body's projection
     assert float((found - point).norm(dim=-1).median()) < 0.4
 
 
 def test_without_keypoints_or_weight_there_is_no_look_term() -> None:
     policy = Compact(CompactConfig.tiny(), {"one": body("arm")})
     batch = batch_with_keypoints(policy)
-    assert set(policy.loss(batch, generator=None).terms) == {"flow", "look", "point"}
-    assert set(policy.loss(replace(batch, keypoints=None), generator=None).terms) == {"flow"}
+    always = {"guess", "doubt", "flow"}
+    assert set(policy.loss(batch, generator=None).terms) == always | {"look", "point"}
+    assert set(policy.loss(replace(batch, keypoints=None), generator=None).terms) == always
     silent = Compact(replace(CompactConfig.tiny(), look=0.0, point=0.0), {"one": body("arm")})
-    assert set(silent.loss(batch, generator=None).terms) == {"flow"}
+    assert set(silent.loss(batch, generator=None).terms) == always
 
 
 def test_a_keypoint_outside_the_view_counts_for_nothing() -> None:
@@ -160,3 +199,84 @@ def test_preconditioning_leaves_unit_variance_to_the_network() -> None:
         target = (flow.velocity_target(noise, clean) - skip * points) / out
         assert float((enter * points).std()) == pytest.approx(1, abs=0.01)
         assert float(target.std()) == pytest.approx(1, abs=0.01)
+
+
+def test_rays_through_both_cameras_meet_the_plane_where_the_thing_is() -> None:
+    env = TabletopEnv()
+    for seed in range(4):
+        env.reset(seed=seed)
+        env.step(np.array([0.02, 0.03, -0.05, 0.05, -0.08, 0.2, 0], np.float32))
+        sample = LocateHand(env.spec).apply(Sample.from_observation(env.observe()))
+        assert sample.hand is not None
+        projection = torch.tensor([camera.projection for camera in env.spec.cameras]).reshape(1, 2, 3, 4)
+        on_hand = torch.tensor([[camera.mount == "hand" for camera in env.spec.cameras]])
+        matrices = matrices_now(projection, on_hand, torch.from_numpy(sample.hand)[None])
+        place = torch.from_numpy(env.scene.place(env.wanted.object)).float()
+        shown = matrices[0] @ torch.cat([place, torch.ones(1)])
+        points = shown[None, :, None, :2] / shown[None, :, None, 2:]
+        found = on_plane(matrices, points, place[2].reshape(1, 1))
+        torch.testing.assert_close(found, place[:2].expand(1, 2, 1, 2), atol=1e-4, rtol=0)
+
+
+def test_a_ray_along_the_plane_ends_far_away_and_is_finite() -> None:
+    level = torch.tensor([[[[0.0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0]]]])  # looks along x
+    found = on_plane(level, torch.zeros(1, 1, 1, 2), torch.full((1, 1), 0.1))
+    assert torch.isfinite(found).all()
+
+
+def test_a_place_is_read_between_cells_and_not_pulled_to_a_second_one() -> None:
+    grid = pixel_grid(16, 16, torch.zeros(1))
+    true = torch.tensor([0.31, -0.22])
+    first = -(grid - true).square().sum(-1) / (2 * 0.06**2)
+    second = -(grid + 0.7).square().sum(-1) / (2 * 0.06**2) - 1.5  # half as likely, far away
+    matches = torch.logaddexp(first, second)[None, None]
+    place = (near_the_best(matches, grid) @ grid)[0, 0]
+    assert float((place - true).norm()) < 0.02  # a cell is 0.125 wide
+    assert float((matches.softmax(-1) @ grid - true).norm()) > 0.15
+
+
+def test_actions_are_learned_with_true_places_and_taken_with_seen_ones() -> None:
+    torch.manual_seed(0)
+    policy = Compact(CompactConfig.tiny(), {"one": armed_body()})
+    batch = batch_with_keypoints(policy)
+    assert batch.keypoints is not None
+    assert batch.hand is not None
+    far = torch.full_like(batch.keypoints, 9.0)
+    told = policy.told(batch, far, torch.Generator().manual_seed(0))
+    close = (told - batch.keypoints).abs().amax(dim=(1, 2)) < 0.05
+    assert close.any()
+    assert (told[~close] == 9.0).all()
+    moved = replace(batch, keypoints=far)
+    torch.testing.assert_close(policy.observe(moved).vector, policy.observe(batch).vector)
+
+
+def test_things_in_the_hand_teach_nothing_about_looking() -> None:
+    policy = Compact(CompactConfig.tiny(), {"one": armed_body()})
+    batch = batch_with_keypoints(policy)
+    assert batch.keypoints is not None
+    assert batch.hand is not None
+    batch = replace(batch, keypoints=0.1 * batch.keypoints)  # all within the view of "front"
+    before = float(policy.loss(batch, generator=None).terms["look"].count)
+    held = batch.keypoints.clone()
+    held[:, 0] = batch.hand[:, :, 3]
+    after = float(policy.loss(replace(batch, keypoints=held), generator=None).terms["look"].count)
+    assert after <= before - len(batch)
+
+
+def test_chunks_stay_near_the_first_guess_when_the_temperature_is_low() -> None:
+    torch.manual_seed(0)
+    policies = [
+        Compact(replace(CompactConfig.tiny(), temperature=temperature), {"one": body("arm")})
+        for temperature in (0.0, 1.0)
+    ]
+    policies[1].load_state_dict(policies[0].state_dict())
+    batch = batch_with_keypoints(policies[0])
+    spreads = []
+    for policy in policies:
+        chunks = [
+            policy.act(batch, generator=torch.Generator().manual_seed(seed)).actions.detach()
+            for seed in range(8)
+        ]
+        spreads.append(float(torch.stack(chunks).std(0).mean()))
+    assert spreads[0] == pytest.approx(0, abs=1e-7)
+    assert spreads[1] > 0.01

@@ -164,6 +164,7 @@ def collect(words: Words, prog: str) -> Report:
             noise=what.noise,
             control=what.control,
             env_options=what.env_options,
+            options=what.options,
             workers=args.workers,
             progress=lambda kept, episodes: bars("collect demonstrations", kept, episodes),
         )

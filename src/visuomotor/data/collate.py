@@ -51,7 +51,8 @@ def collate(samples: Sequence[Sample], embodiments: Sequence[str]) -> Batch:
         embodiment=torch.tensor([embodiments.index(sample.embodiment) for sample in samples]),
         has_actions=torch.tensor([sample.actions is not None for sample in samples]),
         **_actions(samples),
-        **_keypoints(samples),
+        **_filled(samples, hand=((3, 4), np.float32)),
+        **_filled(samples, keypoints=((2, 3), np.float32), keypoint_mask=((2,), bool)),
         **_sentences(samples),
         tokens=_tokens(samples),
     )
@@ -82,14 +83,14 @@ def _actions(samples: Sequence[Sample]) -> dict[str, Any]:
     return found
 
 
-def _keypoints(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Hindsight places and their mask; a sample without them counts for nothing."""
-    if all(sample.keypoints is None for sample in samples):
-        return {}
+def _filled(samples: Sequence[Sample], **fields: tuple[tuple[int, ...], type]) -> dict[str, Any]:
+    """Fields that only some samples may have: zeros, and so mask `False`, for the others."""
     found = {}
-    for name, empty in (("keypoints", np.zeros((3, 3), np.float32)), ("keypoint_mask", np.zeros(3, bool))):
-        arrays = [empty if getattr(sample, name) is None else getattr(sample, name) for sample in samples]
-        found[name] = _stack(arrays, samples, name)
+    for name, (shape, kind) in fields.items():
+        given = [getattr(sample, name) for sample in samples]
+        if any(value is not None for value in given):
+            empty: np.ndarray = np.zeros(shape, kind)
+            found[name] = _stack([empty if value is None else value for value in given], samples, name)
     return found
 
 

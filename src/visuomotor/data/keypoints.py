@@ -1,8 +1,10 @@
-"""Hindsight: where the hand is, and where it will be when the gripper next closes and last opens.
+"""Hindsight: where the thing is that a demonstration moves, and where it will bring it.
 
 Most of a manipulation episode is decided by two places: that of the thing and that of its goal. A
-demonstration names both itself, later: the measured pose of the hand at the tick at which the
-commanded gripper changes. Known as keyframes or keypoints (James and Davison 2022, section 4.2).
+demonstration names both itself, later: the measured place of the hand when the commanded gripper
+changes. Until the gripper closes, the thing is where it will close; while it is closed, the thing is in
+the hand; afterwards it is where the gripper opened. The goal is where it opens last. Known as keyframes
+or keypoints (James and Davison 2022, section 4.2).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from visuomotor.transforms.hand import find_hand
 from visuomotor.types import Spec
 
 __all__ = ["find_keypoints"]
@@ -24,51 +27,44 @@ def find_keypoints(
     state: Float32[np.ndarray, "tick state"],
     actions: Float32[np.ndarray, "tick action"],
     lengths: Sequence[int],
-) -> tuple[Float32[np.ndarray, "tick 3 3"], Bool[np.ndarray, "tick 3"]] | None:
-    """For each tick the places of the hand now, at the next closing and at the last opening, with a mask.
+) -> tuple[Float32[np.ndarray, "tick 2 3"], Bool[np.ndarray, "tick 2"]] | None:
+    """For each tick the places of the thing and of its goal, with a mask.
 
     Args:
-        spec: The body. It must have one gripper in its action, and its state must begin the measured
-            pose of the hand with three dimensions of kind "ee" in meters.
+        spec: The body. It must have one gripper in its action, and tell where its hand is (`find_hand`).
         state: Of all ticks, raw units.
         actions: Of all ticks, raw units.
         lengths: Ticks of each episode, in order; nothing is looked up in a neighbor.
 
     Returns:
-        Places in meters in the frame of the body, and `True` where there is such a tick later in the
-        episode; None if the body does not tell where its hand is.
+        Places in meters in the frame of the body, and `True` where the episode tells them; None if the
+        body does not tell where its hand is.
     """
     grippers = [index for index, dimension in enumerate(spec.action) if dimension.kind == "gripper"]
-    places = [
-        index
-        for index, dimension in enumerate(spec.state)
-        if dimension.kind == "ee" and dimension.unit == "m"
-    ][:3]
-    if len(grippers) != 1 or len(places) != 3:
+    hand = find_hand(spec)
+    if len(grippers) != 1 or hand is None:
         return None
-    points = np.zeros((len(state), 3, 3), np.float32)
-    mask = np.zeros((len(state), 3), bool)
-    points[:, 0], mask[:, 0] = state[:, places], True
+    places = state[:, hand[0]]
+    points = np.zeros((len(state), 2, 3), np.float32)
+    mask = np.zeros((len(state), 2), bool)
     closed = actions[:, grippers[0]] > _CLOSED
     start = 0
     for length in lengths:
-        later: list[int | None] = [None, None]  # next closing, last opening
-        for tick in range(start + length - 1, start, -1):
-            if closed[tick] != closed[tick - 1]:
-                if closed[tick]:
-                    later[0] = tick
-                elif later[1] is None:  # the last one: what is opened earlier was a failed grasp
-                    later[1] = tick
-            _fill(points, mask, tick, later, state[:, places])
-        if length:
-            _fill(points, mask, start, later, state[:, places])
+        episode = slice(start, start + length)
+        _fill(points[episode], mask[episode], closed[episode], places[episode])
         start += length
     return points, mask
 
 
-def _fill(
-    points: np.ndarray, mask: np.ndarray, tick: int, later: Sequence[int | None], places: np.ndarray
-) -> None:
-    for which, event in enumerate(later, start=1):
-        if event is not None:
-            points[tick, which], mask[tick, which] = places[event], True
+def _fill(points: np.ndarray, mask: np.ndarray, closed: np.ndarray, places: np.ndarray) -> None:
+    """Write the keypoints and masks of one episode."""
+    changes = np.flatnonzero(closed[1:] != closed[:-1]) + 1
+    closings, openings = changes[closed[changes]], changes[~closed[changes]]
+    for tick in range(len(closed)):
+        later, earlier = closings[closings > tick], openings[openings <= tick]
+        if closed[tick]:
+            points[tick, 0], mask[tick, 0] = places[tick], True
+        elif len(later) or len(earlier):
+            points[tick, 0], mask[tick, 0] = places[later[0] if len(later) else earlier[-1]], True
+    if len(openings):  # the last one: what is opened earlier was a failed grasp
+        points[:, 1], mask[:, 1] = places[openings[-1]], True

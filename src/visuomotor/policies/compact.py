@@ -5,26 +5,32 @@ Our own family, made of published ideas:
 
 1. Words steer the eyes. Learned slots read the token states of the sentence by attention; they
    modulate the first features of each view (FiLM, Perez et al. 2018) and look for their place in it.
-2. A slot sees by spatial soft-argmax (Levine et al. 2016, sec. 5.1): softmax over the picture of
-   the match of slot and feature; it returns where (expected coordinates) and what (mean feature).
-3. Flow matching (Lipman et al. 2023, eq. 23) over the whole action chunk (Zhao et al. 2023), in a
+2. A slot sees by spatial soft-argmax (Levine et al. 2016, sec. 5.1) around its best place: it returns
+   where (expected coordinates) and what (mean feature).
+3. Hindsight teaches the eyes where to look: in a calibrated view the first two slots are trained, by
+   cross-entropy over places, to find the thing that is moved and its goal, which the demonstration
+   names itself later (keypoints, James and Davison 2022; per-pixel classification as in Zeng et al.
+   2020). Action gradients alone hardly taught looking in minutes.
+4. Geometry is computed and not learned: the ray through a place in a picture, of a camera on the base
+   or on the hand, meets the level of the thing; cameras are averaged by learned trust. What the policy
+   knows of both places is the way there from the hand.
+5. Actions are learned mostly with the true places, a little off, so that they trust them from the
+   first step on; taken, with the seen ones.
+6. Flow matching (Lipman et al. 2023, eq. 23) over the whole action chunk (Zhao et al. 2023), in a
    residual MLP modulated by the observation (adaLN, Peebles & Xie 2023, but not starting at zero),
-   preconditioned as in Karras et al. (2022).
-4. A picture is encoded once and serves several noise draws, so most of the cost is shared.
-5. Hindsight teaches the eyes where to look: in a calibrated view the first two slots are trained, by
-   cross-entropy over places, to find where the gripper will next close and last open (keypoints,
-   James and Davison 2022; per-pixel classification as in Zeng et al. 2020), and a small head to point
-   from the hand to both. The flow is told how far it is. Bodies that do not say where their hand is
-   lack these terms; the flow alone hardly learned in minutes where to look.
+   preconditioned as in Karras et al. (2022). It begins at a first guess, by regression, and models what
+   is left in units of a learned doubt; its gradients stop before the observation (as in Driess et al.
+   2025), and each encoded picture serves several noise draws.
 
 Pictures are shifted in training and the coordinates are shifted back, so that convolutions learn from
 every pixel phase while geometry stays exact; each sample may lose its sentence, so that without one
-the policy picks a goal of its own. How far it comes stands in docs/results.md: it finds the thing and
-its goal, and does not grasp precisely yet.
+the policy picks a goal of its own. Bodies without calibrated cameras, or that do not say where their
+hand is, lack points 3 to 5. How far it comes stands in docs/results.md.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast, get_args
@@ -42,6 +48,7 @@ from visuomotor.nn.film import FiLM
 from visuomotor.policies.base import Acted, Context, Loss, Policy, Term
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline, Transform
+from visuomotor.transforms.hand import LocateHand
 from visuomotor.transforms.normalize import Normalize, within_limits
 from visuomotor.transforms.pad import PadDimensions
 from visuomotor.transforms.sentence import EncodeSentence, HashWords
@@ -50,17 +57,26 @@ from visuomotor.types import Batch, Spec, Stats, Window
 __all__ = ["Compact", "CompactConfig"]
 
 TextChoice = Literal["minilm", "scratch"]
-DECISION = 4.0  # how much more decided the reading of a place is than the belief about it
-KEYPOINTS = 2  # next closing and last opening of the gripper
+DECISION = 4.0  # sharpening that finds the best of several places
+WINDOW = 0.15  # around the best place, in half pictures
+HINT = 0.006  # meters; how wrong the places are that the actions are learned with
+TOLD = 0.8  # share of samples whose actions are learned with the true places
+KEYPOINTS = 2  # the thing that is moved and its goal
+IN_HAND = 0.003  # meters; a thing that is as near to the hand is in it
 GLANCE = 64  # width of everything that is seen beside the keypoints
-REACH = 0.25  # meters; ways are told in this unit, so that they are of the size of other activations
-NEARNESS = (1.0, 5.0, 25.0)  # scales at which a way is told, in 1 / REACH
+REACH = 0.25  # meters; an error of a place is measured in it, and no error counts more
+NEARNESS = (0.015, 0.05, 0.2)  # meters; distances at which a way is near, nearer, far
+DESCRIBED = len(NEARNESS) * 9  # numbers that describe a way
 BLUR = 0.06  # of a keypoint in a view, in half pictures
 GROUPS = 4  # of channels that are normalized together
+FLAT = 0.05  # least determinant of a ray and a plane; the camera's own, looking down, is about 1 to 25
 SHARPNESS = 1.5  # of a fresh eye; a soft one would place everything in the middle and learn slowly
 KEY = 32  # width in which slots and places are matched
 VALUE = 24  # what a slot takes from the place it looks at
-SPREAD = 0.4  # of actions in model space, where limits are -1 and 1
+SPREAD = 1.0  # of what is left of actions after the first guess, in units of its doubt
+DOUBT = 0.1  # about a guess before all learning, in model space, where limits are -1 and 1
+SURE = 0.01  # least doubt
+FARTHEST = 6.0  # units of doubt; farther outliers count as this far
 TIME = 64  # width of the embedded flow time
 
 
@@ -68,7 +84,7 @@ TIME = 64  # width of the embedded flow time
 class CompactConfig:
     """Everything about a `Compact` policy that the data does not decide."""
 
-    horizon: int = 12
+    horizon: int = 8
     """Actions predicted by one call."""
     history: tuple[int, ...] = (0,)
     """Ticks seen, as offsets from the current one."""
@@ -88,20 +104,24 @@ class CompactConfig:
     """Queries that read the sentence and look for their place in each view."""
     slot_width: int = 128
     """Width of a slot."""
-    width: int = 384
-    """Width of the flow network."""
+    width: int = 256
+    """Width of what is known of an observation, and of the flow network."""
     blocks: int = 3
     """Residual blocks of the flow network."""
     blank: float = 0.1
     """Share of training samples that lose their sentence, so that without one the policy picks a goal."""
-    draws: int = 6
+    draws: int = 4
     """Noise draws for each encoded picture in training."""
     steps: int = 8
     """Euler steps of one call."""
-    look: float = 0.3
-    """Weight of the loss that teaches two slots where the gripper will close and open; 0 for none."""
+    temperature: float = 0.2
+    """Scale of the noise from which a call starts; near 0 it stays close to the likeliest chunk."""
+    guess: float = 10.0
+    """Weight of the loss of the first guess of the actions."""
+    look: float = 1.0
+    """Weight of the loss that teaches two slots to find the thing and its goal; 0 for none."""
     point: float = 3.0
-    """Weight of the loss that teaches to point from the hand to both places; 0 for none."""
+    """Weight of the loss of both places in space; 0 for none."""
     shift: int = 3
     """Largest shift of a picture in training, in pixels."""
     photometric: float = 0.12
@@ -151,11 +171,11 @@ class Seen(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """Everything that was observed as one vector, what each camera saw, and the way to both keypoints."""
+    """Everything that was observed as one vector, what each camera saw, and where it saw the keypoints."""
 
     vector: Float[Tensor, "batch width"]
     seen: dict[str, Seen]
-    ways: Float[Tensor, "batch 2 3"]
+    places: Float[Tensor, "batch 2 3"]
 
 
 class Views(NamedTuple):
@@ -245,15 +265,15 @@ class WordTable(nn.Module):
 
 
 class LookAround(nn.Module):
-    """Residual block of an eye: a depthwise convolution looks around, a pointwise one mixes channels."""
+    """Residual block of an eye; normalized, and not depthwise, it learns shapes several times sooner."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.around = nn.Conv2d(channels, channels, kernel_size=5, padding=2, groups=channels)
-        self.mix = nn.Conv2d(channels, channels, kernel_size=1)
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.around = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
 
     def forward(self, features: Float[Tensor, "frame channel y x"]) -> Float[Tensor, "frame channel y x"]:
-        return features + F.relu(self.mix(self.around(features)))
+        return features + F.relu(self.around(self.norm(features)))
 
 
 class Eye(nn.Module):
@@ -269,7 +289,6 @@ class Eye(nn.Module):
         )
         self.contrast = nn.GroupNorm(GROUPS, channels)
         self.film = FiLM(channels, config.slot_width)
-        self.near = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
         self.blocks = nn.Sequential(*(LookAround(channels) for _ in range(config.blocks_eye)))
         self.settle = nn.GroupNorm(GROUPS, channels)
         self.keys = nn.Conv2d(channels, KEY, kernel_size=1)
@@ -286,11 +305,10 @@ class Eye(nn.Module):
         height, width = features.shape[-2:]
         keys = self.keys(features).flatten(2)  # frame key place
         matches = self.queries(slots) @ keys * (SHARPNESS * KEY**-0.5)  # frame slot place
-        attention = (DECISION * matches).softmax(
-            dim=-1
-        )  # a little doubt must not pull the place to the middle
+        places = pixel_grid(height, width, features)
+        attention = near_the_best(matches, places)
         what = attention @ features.flatten(2).transpose(1, 2)  # frame slot channel
-        grid = pixel_grid(height, width, features) + views.offset[:, None]  # in the picture before its shift
+        grid = places + views.offset[:, None]  # in the picture before its shift
         return Seen(torch.cat([attention @ grid, self.values(what)], dim=-1), matches, grid)
 
     def features(
@@ -301,7 +319,20 @@ class Eye(nn.Module):
         scale, bias = views.gain / 127.5, views.bias - views.gain
         pixels = torch.addcmul(bias[:, :, None, None], pixels, scale[:, :, None, None])  # now in [-1, 1]
         features = F.relu(self.film(self.contrast(self.stem(pixels)), words))
-        return self.settle(self.blocks(features + F.relu(self.near(features))))
+        return self.settle(self.blocks(features))
+
+
+def near_the_best(
+    matches: Float[Tensor, "frame slot place"], places: Float[Tensor, "place 2"]
+) -> Float[Tensor, "frame slot place"]:
+    """Softmax of the matches around the best place: doubt about places far away must not pull it there.
+
+    A sharpened softmax finds the best place, as exactly as the cells are wide; within a window around
+    it the plain softmax is exact to a fraction of a cell.
+    """
+    best = (DECISION * matches.detach()).softmax(dim=-1) @ places
+    away = (places - best[..., None, :]).square().sum(-1)  # frame slot place
+    return (matches - away / (2 * WINDOW**2)).softmax(dim=-1)
 
 
 def pixel_grid(height: int, width: int, like: Tensor) -> Float[Tensor, "place 2"]:
@@ -365,6 +396,28 @@ class Velocity(nn.Module):
         return velocity
 
 
+class Guess(nn.Module):
+    """A first guess of the chunk, and for each of its numbers how far off it is on average."""
+
+    def __init__(self, config: CompactConfig, action: int) -> None:
+        super().__init__()
+        width, self.shape = config.width, (config.horizon, action)
+        chunk = config.horizon * action
+        self.mean = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, chunk)
+        )
+        self.doubt = nn.Linear(width, chunk)
+        nn.init.zeros_(self.doubt.weight)
+        nn.init.constant_(self.doubt.bias, math.log(DOUBT))
+
+    def forward(
+        self, observation: Float[Tensor, "batch width"]
+    ) -> tuple[Float[Tensor, "batch horizon action"], Float[Tensor, "batch horizon action"]]:
+        """Guess and doubt, both in model space."""
+        doubt = self.doubt(observation.detach()).clamp(math.log(SURE), 0.0).exp()
+        return self.mean(observation).unflatten(1, self.shape), doubt.unflatten(1, self.shape)
+
+
 def precondition(
     time: Float[Tensor, " batch"],
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, " batch"]]:
@@ -378,6 +431,55 @@ def precondition(
     variance = (time * SPREAD) ** 2 + (1 - time) ** 2
     skip = (time * SPREAD**2 - (1 - time)) / variance
     return skip, SPREAD * variance.rsqrt(), variance.rsqrt()
+
+
+def matrices_now(
+    projection: Float[Tensor, "batch camera 3 4"],
+    on_hand: Bool[Tensor, "batch camera"],
+    hand: Float[Tensor, "batch 3 4"],
+) -> Float[Tensor, "batch camera 3 4"]:
+    """Projections from the frame of the body, wherever the hand has carried its cameras."""
+    turn, place = hand[:, None, :, :3], hand[:, None, :, 3:]
+    turned = projection[..., :3] @ turn.transpose(-1, -2)
+    moved = torch.cat([turned, projection[..., 3:] - turned @ place], dim=-1)
+    return torch.where(on_hand[..., None, None], moved, projection)
+
+
+def described(ways: Float[Tensor, "batch keypoint 3"]) -> Float[Tensor, "batch keypoint feature"]:
+    """Ways in meters as numbers in [-1, 1] from which motion is nearly linear, at three scales.
+
+    A hand moves straight, at full speed when far and slower when near: so the direction, which fades
+    within a distance, in space and on the level; and how far it is, on the level and in each axis.
+    """
+    level = ways[..., :2]
+    space_length, level_length = (
+        part.square().sum(-1, keepdim=True).add(1e-12).sqrt() for part in (ways, level)
+    )
+    parts = []
+    for scale in NEARNESS:
+        parts += [ways / (space_length + scale), level / (level_length + scale)]
+        parts += [torch.tanh(level_length / scale), torch.tanh(ways / scale)]
+    return torch.cat(parts, dim=-1)
+
+
+def on_plane(
+    matrices: Float[Tensor, "batch camera 3 4"],
+    points: Float[Tensor, "batch camera keypoint 2"],
+    heights: Float[Tensor, "batch keypoint"],
+) -> Float[Tensor, "batch camera keypoint 2"]:
+    """Where, in x and y, the ray through a point of a picture meets the plane at a height; all meters.
+
+    From (u w, v w, w) = matrix (x, y, z, 1): two linear equations, solved by Cramer's rule. A ray along
+    the plane ends somewhere far away instead of nowhere.
+    """
+    matrices = matrices[:, :, None]
+    rows = matrices[..., :2, :] - points[..., None] * matrices[..., 2:, :]  # times (x, y, z, 1) is 0
+    right = -(rows[..., 2] * heights[:, None, :, None] + rows[..., 3])
+    (a, b), (c, d) = (rows[..., row, :2].unbind(-1) for row in range(2))
+    area = a * d - b * c
+    area = torch.where(area < 0, area.clamp(max=-FLAT), area.clamp(min=FLAT))
+    first, second = right.unbind(-1)
+    return torch.stack([first * d - b * second, a * second - c * first], dim=-1) / area[..., None]
 
 
 class Compact(Policy):
@@ -399,24 +501,28 @@ class Compact(Policy):
         self.reader = SentenceReader(config)
         self.eyes = nn.ModuleDict({name: Eye(config) for name in self.cameras})
         self.projection: Tensor
-        self.register_buffer("projection", self._projections(), persistent=False)
+        self.on_hand: Tensor
+        projection, on_hand = self._calibration()
+        self.register_buffer("projection", projection, persistent=False)
+        self.register_buffer("on_hand", on_hand, persistent=False)
         self.body = nn.Embedding(len(self.embodiments), config.width)
         history = len(config.history)
         seen = history * len(self.cameras) * config.slots * (2 + VALUE)
         told = config.slots * config.slot_width
         self.summary = nn.Sequential(nn.Linear(told, config.slot_width), nn.GELU())
         known = history * self.state_width
-        pointing = history * len(self.cameras) * KEYPOINTS * (2 + VALUE) + known
-        self.pointer = nn.Sequential(
-            nn.Linear(pointing, 256), nn.GELU(), nn.Linear(256, 128), nn.GELU(), nn.Linear(128, KEYPOINTS * 3)
-        )
-        for module in self.pointer:
-            if isinstance(module, nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        self.height = nn.Linear(len(self.cameras) * VALUE, 1)
+        self.trust = nn.Linear(VALUE + 1, 1)
+        for linear in (self.height, self.trust):
+            nn.init.zeros_(linear.weight)
+            nn.init.constant_(linear.bias, 0.0)
+        self.level = nn.Parameter(torch.tensor([0.02, 0.08]))  # meters, of both keypoints before all learning
         self.glance = nn.Linear(seen, GLANCE)  # narrow: a wide one learns scenes by heart
-        self.gather = nn.Linear(
-            GLANCE + config.slot_width + known + KEYPOINTS * 3 * len(NEARNESS), config.width
-        )
+        held = len(self.cameras) * KEYPOINTS * VALUE
+        self.gather = nn.Linear(known + KEYPOINTS * DESCRIBED, config.width)
+        # Begins with nothing: few numbers say where to go, and many would drown them.
+        self.beside = nn.Linear(GLANCE + config.slot_width + held, config.width, bias=False)
+        nn.init.zeros_(self.beside.weight)
         self.merge = nn.Sequential(
             nn.LayerNorm(config.width),
             nn.Linear(config.width, 2 * config.width),
@@ -425,11 +531,13 @@ class Compact(Policy):
         )
         nn.init.normal_(self.body.weight, std=0.02)  # what is the same at every tick must not drown the rest
         self.norm = nn.LayerNorm(config.width)  # the flow hears the observation as loud as its noise
+        self.guess = Guess(config, self.action_width)
         self.velocity = Velocity(config, self.action_width)
 
-    def _projections(self) -> Float[Tensor, "body camera 3 4"]:
-        """Projection of each camera of each body, zeros where it is unknown."""
+    def _calibration(self) -> tuple[Float[Tensor, "body camera 3 4"], Bool[Tensor, "body camera"]]:
+        """Projection of each camera of each body, zeros if unknown, and whether the hand carries it."""
         found = torch.zeros(len(self.embodiments), len(self.cameras), 3, 4)
+        on_hand = torch.zeros(len(self.embodiments), len(self.cameras), dtype=torch.bool)
         known: dict[tuple[int, int], tuple[float, ...]] = {}
         for spec in self.bodies.values():
             for camera in spec.cameras:
@@ -441,7 +549,8 @@ class Compact(Policy):
                             f"{camera.name!r} stands. Rename a body, or drop the projections."
                         )
                     found[place] = torch.tensor(camera.projection).reshape(3, 4)
-        return found
+                    on_hand[place] = camera.mount == "hand"
+        return found, on_hand
 
     @property
     def window(self) -> Window:
@@ -468,6 +577,7 @@ class Compact(Policy):
         return Pipeline(
             (
                 text,
+                LocateHand(spec),
                 Normalize(
                     state=stats["state"],
                     action=within_limits(stats["action"], spec.action),
@@ -490,18 +600,68 @@ class Compact(Policy):
             views = unshifted(pixels)
             if augment:
                 views = shifted(pixels, self.config.shift, self.config.photometric, generator)
-            told = (slots.repeat_interleave(history, dim=0), summary.repeat_interleave(history, dim=0))
-            sights[name] = self.eyes[name](views, *told)
+            words = (slots.repeat_interleave(history, dim=0), summary.repeat_interleave(history, dim=0))
+            sights[name] = self.eyes[name](views, *words)
             real = batch.image_mask[name].flatten()[:, None, None]
             views_seen.append((sights[name].slots * real).unflatten(0, (len(slots), history)))
         state = batch.state * batch.history_mask[:, :, None] * batch.state_mask[:, None, :]
         seen = torch.cat(views_seen, dim=-1)  # batch history slot (camera feature)
-        ways = self.pointer(torch.cat([seen[:, :, :KEYPOINTS].flatten(1), state.flatten(1)], dim=-1))
-        near = torch.cat([torch.tanh(ways * scale) for scale in NEARNESS], dim=-1)
-        parts = [summary, self.glance(seen.flatten(1)), state.flatten(1), near]
-        gathered = self.gather(torch.cat(parts, dim=-1)) + self.body(batch.embodiment)
+        places, known, held = self.locate(batch, sights)
+        hand = torch.zeros_like(places[:, 0]) if batch.hand is None else batch.hand[:, :, 3]
+        told = self.told(batch, places, generator) if augment else places
+        ways = (told - hand[:, None]).clamp(-2.0, 2.0) * known[:, None, None]
+        beside = torch.cat([self.glance(seen.flatten(1)), summary, held], dim=-1)
+        gathered = self.gather(torch.cat([state.flatten(1), described(ways).flatten(1)], dim=-1))
+        gathered = gathered + self.beside(beside) + self.body(batch.embodiment)
         vector = self.norm(gathered + self.merge(gathered))
-        return Sight(vector, sights, ways.unflatten(-1, (KEYPOINTS, 3)))
+        return Sight(vector, sights, places)
+
+    def calibration(
+        self, batch: Batch
+    ) -> tuple[Float[Tensor, "batch camera 3 4"], Bool[Tensor, "batch camera"]]:
+        """Projections from the frame of the body at the current tick, and which of them are known."""
+        projection, on_hand = self.projection[batch.embodiment], self.on_hand[batch.embodiment]
+        there = torch.stack([batch.image_mask[name][:, -1] for name in self.cameras], dim=1)
+        known = there & projection.flatten(2).any(-1)
+        if batch.hand is None:
+            return projection, known & ~on_hand
+        known = known & (batch.hand[:, :, :3].flatten(1).any(-1)[:, None] | ~on_hand)
+        return matrices_now(projection, on_hand, batch.hand), known
+
+    def locate(
+        self, batch: Batch, sights: Mapping[str, Seen]
+    ) -> tuple[Float[Tensor, "batch 2 3"], Bool[Tensor, " batch"], Float[Tensor, "batch values"]]:
+        """Where the first slots see their things, whether any camera could tell, and how they look."""
+        last = slice(len(self.config.history) - 1, None, len(self.config.history))
+        views = [sights[name] for name in self.cameras]
+        there = torch.stack([batch.image_mask[name][:, -1] for name in self.cameras], dim=1)
+        slots = torch.stack([view.slots[last, :KEYPOINTS] for view in views], dim=1)
+        slots = slots * there[:, :, None, None]
+        matches = torch.stack([view.matches[last, :KEYPOINTS].log_softmax(-1).amax(-1) for view in views], 1)
+        matrices, known = self.calibration(batch)
+        points, values = slots[..., :2], slots[..., 2:]  # batch camera keypoint ...
+        held = values.transpose(1, 2).flatten(2)  # batch keypoint (camera value)
+        heights = self.level + 0.1 * self.height(held).squeeze(-1)
+        flat = on_plane(matrices, points, heights)
+        trust = self.trust(torch.cat([values, matches[..., None]], dim=-1)).squeeze(-1) + 2 * matches
+        trust = trust.masked_fill(~known[..., None], -1e4).softmax(dim=1)
+        place = torch.cat([(trust[..., None] * flat).sum(1), heights[..., None]], dim=-1)
+        return place, known.any(1), held.flatten(1)
+
+    def told(
+        self, batch: Batch, places: Float[Tensor, "batch 2 3"], generator: torch.Generator | None
+    ) -> Float[Tensor, "batch 2 3"]:
+        """The places that actions are learned with: mostly the true ones, a little off, where known.
+
+        Actions are then learned from the first step on, and to trust the places. Learned with what
+        untrained eyes see, they would rather trust the state, and close where the hand is low.
+        """
+        if batch.keypoints is None or batch.keypoint_mask is None:
+            return places
+        device = places.device
+        off = HINT * torch.randn(places.shape, generator=generator, device=device)
+        share = torch.rand((len(batch), 1), generator=generator, device=device) < TOLD
+        return torch.where((batch.keypoint_mask & share)[..., None], batch.keypoints + off, places)
 
     def heard(self, batch: Batch, generator: torch.Generator | None) -> Bool[Tensor, "batch 1"]:
         """`False` for the share of samples that lose their sentence in training."""
@@ -523,36 +683,45 @@ class Compact(Policy):
         return self.reader(words, mask if heard is None else mask & heard)
 
     def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
-        """Flow matching, `draws` noise samples for each encoded observation; looking; and pointing."""
+        """First guess and its doubt; flow matching of what is left; looking; and places in space."""
         if batch.actions is None or batch.horizon_mask is None or batch.action_mask is None:
             raise ValueError("compact: the batch has no actions to learn from.")
         sight = self.observe(batch, augment=True, generator=generator)
         mask = (
             batch.has_actions[:, None, None] & batch.horizon_mask[:, :, None] & batch.action_mask[:, None, :]
         )
+        guess, doubt = self.guess(sight.vector)
+        off = (batch.actions.masked_fill(~mask, 0) - guess.float()).masked_fill(~mask, 0)
+        count = mask.sum().to(off.dtype)
+        likely = (off.detach().abs() / doubt + doubt.log()).masked_fill(~mask, 0)
+        terms = {
+            "guess": Term(off.abs().sum(), count, weight=self.config.guess),
+            "doubt": Term(likely.sum(), count, weight=0.1),  # log-likelihood of a Laplace distribution
+        }
         draws = self.config.draws
-        clean, mask = (part.repeat(draws, 1, 1) for part in (batch.actions.masked_fill(~mask, 0), mask))
+        clean, mask = (
+            part.repeat(draws, 1, 1) for part in ((off / doubt).detach().clamp(-FARTHEST, FARTHEST), mask)
+        )
         noise = flow.sample_noise(clean.shape, generator=generator, device=clean.device)
         time = flow.sample_time(clean.shape[:1], generator=generator, device=clean.device)
-        velocity = self.velocity.given(sight.vector, batch.action_mask.float())
+        velocity = self.velocity.given(sight.vector.detach(), batch.action_mask.float())
         wrong = velocity(flow.interpolate(noise, clean, time), time) - flow.velocity_target(noise, clean)
         _, out, _ = precondition(time)  # in units of the network's output, every flow time counts alike
         error = (wrong.float() / out[:, None, None]).square().masked_fill(~mask, 0)
-        total, count = error.sum(), mask.sum().to(error.dtype)
-        terms = {"flow": Term(total, count)}
+        terms["flow"] = Term(error.sum(), mask.sum().to(error.dtype))
         if self.config.look > 0 and batch.keypoints is not None:
             terms["look"] = self.look(batch, sight.seen)
         if self.config.point > 0 and batch.keypoints is not None:
-            terms["point"] = self.point(batch, sight.ways)
+            terms["point"] = self.point(batch, sight.places)
         return Loss(terms)
 
-    def point(self, batch: Batch, ways: Float[Tensor, "batch 2 3"]) -> Term:
-        """Absolute error of the ways from the hand to the keypoints, in units of `REACH`."""
+    def point(self, batch: Batch, places: Float[Tensor, "batch 2 3"]) -> Term:
+        """Distance of the keypoints from where they are seen, in units of `REACH`, at most 1."""
         if batch.keypoints is None or batch.keypoint_mask is None:
             raise ValueError("compact: the batch has no keypoints.")
-        true = (batch.keypoints[:, 1:] - batch.keypoints[:, :1]) / REACH
-        real = (batch.keypoint_mask[:, 1:] & batch.keypoint_mask[:, :1])[..., None].expand_as(true)
-        wrong = (ways.float() - true).abs().masked_fill(~real, 0)
+        real = batch.keypoint_mask & self.calibration(batch)[1].any(1)[:, None]
+        wrong = (places.float() - batch.keypoints) / REACH
+        wrong = wrong.abs().clamp(max=1.0).sum(-1).masked_fill(~real, 0)
         return Term(wrong.sum(), real.sum(), weight=self.config.point)
 
     def look(self, batch: Batch, sights: Mapping[str, Seen]) -> Term:
@@ -560,13 +729,16 @@ class Compact(Policy):
         if batch.keypoints is None or batch.keypoint_mask is None:
             raise ValueError("compact: the batch has no keypoints.")
         total, count = batch.state.new_zeros(()), batch.state.new_zeros(())
-        places = F.pad(batch.keypoints[:, 1:], (0, 1), value=1.0)  # batch 2 (x y z 1)
+        held = torch.zeros_like(batch.keypoint_mask)  # a thing in the hand is no riddle
+        if batch.hand is not None:
+            held = (batch.keypoints - batch.hand[:, None, :, 3]).square().sum(-1) < IN_HAND**2
+        places = F.pad(batch.keypoints, (0, 1), value=1.0)  # batch 2 (x y z 1)
+        matrices, known = self.calibration(batch)
         for number, name in enumerate(self.cameras):
-            matrix = self.projection[batch.embodiment, number]  # batch 3 4
-            shown = places @ matrix.transpose(1, 2)  # batch 2 (u w, v w, w)
+            shown = places @ matrices[:, number].transpose(1, 2)  # batch 2 (u w, v w, w)
             point = shown[..., :2] / shown[..., 2:].clamp(min=1e-6)
-            real = batch.keypoint_mask[:, 1:] & batch.image_mask[name][:, -1:] & (shown[..., 2] > 1e-6)
-            real = real & (point.abs() <= 1).all(-1)
+            real = batch.keypoint_mask & known[:, number, None] & (shown[..., 2] > 1e-6)
+            real = real & (point.abs() <= 1).all(-1) & ~held
             now = slice(len(self.config.history) - 1, None, len(self.config.history))  # last tick of each
             grid, matches = sights[name].grid[now], sights[name].matches[now, :KEYPOINTS]
             distance = (grid[:, None] - point[:, :, None]).square().sum(-1)  # batch 2 place
@@ -590,7 +762,12 @@ class Compact(Policy):
         if noise is None:
             shape = (len(batch), self.config.horizon, self.action_width)
             noise = torch.randn(shape, generator=generator, device=batch.state.device)
-        velocity = self.velocity.given(self.observe(batch).vector, batch.action_mask.float())
+        vector = self.observe(batch).vector
+        guess, doubt = self.guess(vector)
+        velocity = self.velocity.given(vector, batch.action_mask.float())
         if prefix is not None:
-            velocity = flow.guide(velocity, prefix, prefix.new_ones(prefix.shape[-2]))
-        return Acted(actions=flow.integrate(velocity, noise, steps=self.config.steps))
+            length = prefix.shape[-2]
+            promised = (prefix - guess[:, :length]) / doubt[:, :length]
+            velocity = flow.guide(velocity, promised, prefix.new_ones(length))
+        off = flow.integrate(velocity, self.config.temperature * noise, steps=self.config.steps)
+        return Acted(actions=guess + doubt * off)

@@ -60,8 +60,8 @@ def random_sample(spec: Spec, window: Window, key: str, number: int, *, seed: in
         actions=random_values(spec.action, window.horizon, generator),
         horizon_mask=np.ones(window.horizon, dtype=bool),
         action_mask=np.ones(len(spec.action), dtype=bool),
-        keypoints=generator.uniform(-0.5, 0.5, (3, 3)).astype(np.float32),
-        keypoint_mask=np.ones(3, dtype=bool),
+        keypoints=generator.uniform(-0.5, 0.5, (2, 3)).astype(np.float32),
+        keypoint_mask=np.ones(2, dtype=bool),
     )
 
 

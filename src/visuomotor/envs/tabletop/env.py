@@ -15,7 +15,7 @@ from visuomotor.envs.base import Status
 from visuomotor.envs.tabletop.camera import VIDEO_LOOK, Look, render
 from visuomotor.envs.tabletop.control import Controller
 from visuomotor.envs.tabletop.layout import SPLITS, Goal, Layout, goals, instructions, sample_layout
-from visuomotor.envs.tabletop.scene import TIMESTEP, Scene, front_projection
+from visuomotor.envs.tabletop.scene import TIMESTEP, Scene, calibrated
 from visuomotor.envs.tabletop.tasks import TASKS, Task
 from visuomotor.errors import unknown_name
 from visuomotor.registry import lookup
@@ -69,7 +69,8 @@ class TabletopEnv:
             )
         if max_ticks < 1:
             raise ValueError(f"tabletop: max_ticks must be at least 1, got {max_ticks}.")
-        self.spec: Spec = _calibrated(self.arm.spec(control=control, cameras=cameras, rate=rate))
+        spec: Spec = self.arm.spec(control=control, cameras=cameras, rate=rate)
+        self.spec = replace(spec, cameras=tuple(calibrated(camera, self.arm) for camera in spec.cameras))
         self.max_ticks = max_ticks
         self.controller = Controller(self.arm, control, rate)
         self._scenes: dict[tuple[tuple[str, ...], int], Scene] = {}
@@ -279,17 +280,6 @@ class TabletopEnv:
         self._verdict = None if facts["verdict"] is None else Status(**facts["verdict"])
         self.controller.restore(parts[1])
         self.scene.restore(parts[2])
-
-
-def _calibrated(spec: Spec) -> Spec:
-    """The same spec, with the projection of the camera that stands still."""
-    cameras = tuple(
-        replace(camera, projection=front_projection(camera.height, camera.width))
-        if camera.name == "front"
-        else camera
-        for camera in spec.cameras
-    )
-    return replace(spec, cameras=cameras)
 
 
 def _known(kind: str, name: str, known: Sequence[str] | Mapping[str, Any]) -> str:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
 
 from visuomotor.embodiments.base import Arm
 from visuomotor.envs.tabletop.layout import COLORS, Layout
+from visuomotor.types import Camera
 
-__all__ = ["BOWL_HEIGHT", "BOWL_RADIUS", "SIZES", "TABLE", "TIMESTEP", "Scene", "front_projection"]
+__all__ = ["BOWL_HEIGHT", "BOWL_RADIUS", "SIZES", "TABLE", "TIMESTEP", "Scene", "calibrated"]
 
 TIMESTEP = 0.004
 """Seconds of one physics step."""
@@ -330,11 +331,41 @@ def _front() -> tuple[np.ndarray, np.ndarray]:
     return np.array(_AIM) + _DISTANCE * backwards, axes
 
 
-def front_projection(height: int, width: int) -> tuple[float, ...]:
-    """Where the fixed camera shows a place: see `visuomotor.types.Camera.projection`."""
-    place, axes = _front()
-    focal = 1 / math.tan(math.radians(_FOVY_DEG) / 2)  # in half heights
-    rows = np.stack([axes[0] * focal * height / width, -axes[1] * focal, -axes[2]])
+def calibrated(camera: Camera, arm: Arm) -> Camera:
+    """The same view with its projection, of the fixed camera or of the one on the hand of `arm`."""
+    if camera.name == "front":
+        place, axes = _front()
+        return replace(camera, projection=_projection(place, axes, _FOVY_DEG, camera), mount="base")
+    world = mujoco.MjSpec()
+    world.compiler.degree = False
+    arm.build(world)
+    model = world.compile()
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_camlight(model, data)
+    eye, hand = model.camera(arm.wrist).id, model.site(arm.hand).id
+    down = np.empty(9)
+    mujoco.mju_quat2Mat(down, np.array(arm.down))
+    # site frame -> frame of the hand pose in the state, whose rotation is 0 looking down
+    turn = down.reshape(3, 3) @ data.site_xmat[hand].reshape(3, 3).T
+    place = turn @ (data.cam_xpos[eye] - data.site_xpos[hand])
+    axes = (turn @ data.cam_xmat[eye].reshape(3, 3)).T
+    return replace(
+        camera, projection=_projection(place, axes, float(model.cam_fovy[eye]), camera), mount="hand"
+    )
+
+
+def _projection(place: np.ndarray, axes: np.ndarray, fovy: float, camera: Camera) -> tuple[float, ...]:
+    """Where a camera shows a place, see `visuomotor.types.Camera.projection`.
+
+    Args:
+        place: Of the camera (3,), meters.
+        axes: To the right, up and backwards, as rows (3, 3).
+        fovy: Vertical field of view, degrees.
+        camera: Its size decides the aspect.
+    """
+    focal = 1 / math.tan(math.radians(fovy) / 2)  # in half heights
+    rows = np.stack([axes[0] * focal * camera.height / camera.width, -axes[1] * focal, -axes[2]])
     return tuple(np.column_stack([rows, -rows @ place]).ravel().tolist())
 
 

@@ -155,13 +155,15 @@ def test_collect_writes_a_data_set_and_goes_on_with_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["collect", "--out", str(tmp_path / "set"), "--cameras", "front", "16", "--workers", "0"]
-    words += ["--task", "lift", "--phrasings", "1", "--json", "--episodes"]
+    words += ["--task", "lift", "--phrasings", "1", "--options", "rival", "True", "--json", "--episodes"]
     assert main([*words, "1"]) == 0
     assert main([*words, "2"]) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report == json.loads((tmp_path / "set" / "report.json").read_text())
     assert report["kept"] == 2
     assert len(LeRobotReader(tmp_path / "set").episodes) == 2
+    facts = json.loads((tmp_path / "set" / "meta" / "visuomotor.json").read_text())
+    assert facts["collect"]["options"] == {"rival": True}
 
 
 def test_train_learns_from_a_folder_and_a_second_call_finds_it_done(

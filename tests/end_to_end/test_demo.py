@@ -95,6 +95,8 @@ def test_the_report_has_every_field(finished: tuple[Path, dict[str, Any]]) -> No
     assert report["policy"]["text"] == "scratch"
     assert report["demonstrations"]["kept"] == 6
     assert report["demonstrations"]["dropped"] >= 0
+    facts = json.loads((out / "demonstrations" / "meta" / "visuomotor.json").read_text())
+    assert facts["collect"]["options"] == {"rival": True}
     seconds = report["seconds"]
     assert set(seconds) >= {"collect", "train", "evaluate", "total"}
     assert seconds["total"] == pytest.approx(

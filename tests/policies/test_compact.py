@@ -250,19 +250,6 @@ def test_actions_are_learned_with_true_places_and_taken_with_seen_ones() -> None
     torch.testing.assert_close(policy.observe(moved).vector, policy.observe(batch).vector)
 
 
-def test_things_in_the_hand_teach_nothing_about_looking() -> None:
-    policy = Compact(CompactConfig.tiny(), {"one": armed_body()})
-    batch = batch_with_keypoints(policy)
-    assert batch.keypoints is not None
-    assert batch.hand is not None
-    batch = replace(batch, keypoints=0.1 * batch.keypoints)  # all within the view of "front"
-    before = float(policy.loss(batch, generator=None).terms["look"].count)
-    held = batch.keypoints.clone()
-    held[:, 0] = batch.hand[:, :, 3]
-    after = float(policy.loss(replace(batch, keypoints=held), generator=None).terms["look"].count)
-    assert after <= before - len(batch)
-
-
 def test_chunks_stay_near_the_first_guess_when_the_temperature_is_low() -> None:
     torch.manual_seed(0)
     policies = [

@@ -2,9 +2,9 @@
 
 Most of a manipulation episode is decided by two places: that of the thing and that of its goal. A
 demonstration names both itself, later: the measured place of the hand when the commanded gripper
-changes. Until the gripper closes, the thing is where it will close; while it is closed, the thing is in
-the hand; afterwards it is where the gripper opened. The goal is where it opens last. Known as keyframes
-or keypoints (James and Davison 2022, section 4.2).
+changes. Until the gripper closes, the thing is where it will close; what happens to it later is not told.
+The goal is where the gripper opens last. Known as keyframes or keypoints (James and Davison 2022,
+section 4.2).
 """
 
 from __future__ import annotations
@@ -61,10 +61,8 @@ def _fill(points: np.ndarray, mask: np.ndarray, closed: np.ndarray, places: np.n
     changes = np.flatnonzero(closed[1:] != closed[:-1]) + 1
     closings, openings = changes[closed[changes]], changes[~closed[changes]]
     for tick in range(len(closed)):
-        later, earlier = closings[closings > tick], openings[openings <= tick]
-        if closed[tick]:
-            points[tick, 0], mask[tick, 0] = places[tick], True
-        elif len(later) or len(earlier):
-            points[tick, 0], mask[tick, 0] = places[later[0] if len(later) else earlier[-1]], True
+        later = closings[closings >= tick]
+        if len(later) and (not closed[tick] or later[0] == tick):
+            points[tick, 0], mask[tick, 0] = places[later[0]], True
     if len(openings):  # the last one: what is opened earlier was a failed grasp
         points[:, 1], mask[:, 1] = places[openings[-1]], True

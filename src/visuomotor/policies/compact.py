@@ -62,7 +62,6 @@ WINDOW = 0.15  # around the best place, in half pictures
 HINT = 0.006  # meters; how wrong the places are that the actions are learned with
 TOLD = 0.8  # share of samples whose actions are learned with the true places
 KEYPOINTS = 2  # the thing that is moved and its goal
-IN_HAND = 0.003  # meters; a thing that is as near to the hand is in it
 GLANCE = 64  # width of everything that is seen beside the keypoints
 REACH = 0.25  # meters; an error of a place is measured in it, and no error counts more
 NEARNESS = (0.015, 0.05, 0.2)  # meters; distances at which a way is near, nearer, far
@@ -729,16 +728,13 @@ class Compact(Policy):
         if batch.keypoints is None or batch.keypoint_mask is None:
             raise ValueError("compact: the batch has no keypoints.")
         total, count = batch.state.new_zeros(()), batch.state.new_zeros(())
-        held = torch.zeros_like(batch.keypoint_mask)  # a thing in the hand is no riddle
-        if batch.hand is not None:
-            held = (batch.keypoints - batch.hand[:, None, :, 3]).square().sum(-1) < IN_HAND**2
         places = F.pad(batch.keypoints, (0, 1), value=1.0)  # batch 2 (x y z 1)
         matrices, known = self.calibration(batch)
         for number, name in enumerate(self.cameras):
             shown = places @ matrices[:, number].transpose(1, 2)  # batch 2 (u w, v w, w)
             point = shown[..., :2] / shown[..., 2:].clamp(min=1e-6)
             real = batch.keypoint_mask & known[:, number, None] & (shown[..., 2] > 1e-6)
-            real = real & (point.abs() <= 1).all(-1) & ~held
+            real = real & (point.abs() <= 1).all(-1)
             now = slice(len(self.config.history) - 1, None, len(self.config.history))  # last tick of each
             grid, matches = sights[name].grid[now], sights[name].matches[now, :KEYPOINTS]
             distance = (grid[:, None] - point[:, :, None]).square().sum(-1)  # batch 2 place

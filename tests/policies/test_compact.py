@@ -130,6 +130,12 @@ def test_unknown_text_names_the_closest() -> None:
         CompactConfig(text="minilmm")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["look", "point", "guess", "temperature"])
+def test_negative_weights_and_temperatures_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="at least 0"):
+        replace(CompactConfig.tiny(), **{name: -0.1})
+
+
 def test_minilm_without_sentences_says_what_to_pass() -> None:
     policy = Compact(replace(CompactConfig.tiny(), text="minilm"), {"one": body("arm")})
     with pytest.raises(ValueError, match="SentenceCache"):

@@ -136,8 +136,10 @@ class CompactConfig:
             raise ValueError(f"compact: sizes must be at least 1, got {self}.")
         if self.slots < KEYPOINTS:
             raise ValueError(f"compact: at least {KEYPOINTS} slots, one for each keypoint, got {self.slots}.")
-        if min(self.look, self.point) < 0 or not 0 <= self.blank <= 1:
-            raise ValueError("compact: look and point must be at least 0, blank in [0, 1].")
+        if min(self.look, self.point, self.guess, self.temperature) < 0 or not 0 <= self.blank <= 1:
+            raise ValueError(
+                "compact: look, point, guess and temperature must be at least 0, blank in [0, 1]."
+            )
         if self.steps < 1 or self.shift < 0 or self.photometric < 0:
             raise ValueError("compact: steps must be at least 1, shift and photometric at least 0.")
 
@@ -512,9 +514,8 @@ class Compact(Policy):
         known = history * self.state_width
         self.height = nn.Linear(len(self.cameras) * VALUE, 1)
         self.trust = nn.Linear(VALUE + 1, 1)
-        for linear in (self.height, self.trust):
-            nn.init.zeros_(linear.weight)
-            nn.init.constant_(linear.bias, 0.0)
+        for weight in (*self.height.parameters(), *self.trust.parameters()):
+            nn.init.zeros_(weight)
         self.level = nn.Parameter(torch.tensor([0.02, 0.08]))  # meters, of both keypoints before all learning
         self.glance = nn.Linear(seen, GLANCE)  # narrow: a wide one learns scenes by heart
         held = len(self.cameras) * KEYPOINTS * VALUE

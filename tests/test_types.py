@@ -250,3 +250,22 @@ def test_whole_ticks_are_not_rounded_up(count: int, rate: float) -> None:
 def test_a_part_of_a_tick_counts_as_one() -> None:
     assert ticks(0.101, 10.0) == 2
     assert ticks(0.0, 10.0) == 0
+
+
+def test_a_changed_sample_is_a_copy_and_knows_its_names() -> None:
+    real = np.ones(1, bool)
+    sample = Sample(
+        images={},
+        image_mask={},
+        state=np.zeros((1, 2), np.float32),
+        history_mask=real,
+        state_mask=np.ones(2, bool),
+        instruction="go",
+        embodiment="arm",
+    )
+    other = sample.changed(instruction="stop", key="set")
+    assert (other.instruction, other.key, sample.instruction, sample.key) == ("stop", "set", "go", "")
+    assert other.state is sample.state
+    assert other == replace(sample, instruction="stop", key="set")
+    with pytest.raises(TypeError, match="instructions"):
+        sample.changed(instructions="stop")

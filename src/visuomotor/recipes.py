@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from visuomotor.experts.collect import Noise
+from visuomotor.experts.disturbance import Noise
 from visuomotor.policies.compact import CompactConfig
 from visuomotor.registry import lookup
 from visuomotor.training.loop import TrainConfig
@@ -105,7 +105,13 @@ def demo() -> Recipe:
     return Recipe(
         collect=CollectConfig(episodes=800, options={"rival": True}),  # in each scene words must be heard
         training=TrainConfig(
-            steps=1900, batch_size=32, learning_rate=2e-3, ema_decay=0.995, hold_out=10, precision="auto"
+            steps=1500,
+            batch_size=32,
+            learning_rate=2e-3,
+            kernel_rate=0.03,
+            ema_decay=0.995,
+            hold_out=10,
+            precision="auto",
         ),
     )
 

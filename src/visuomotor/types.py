@@ -1,8 +1,9 @@
+# long: all nouns of the contract in one file, as they refer to each other.
 """The nouns: what every other file talks about.
 
 An `Observation` becomes a `Sample`, samples become a `Batch`, and a policy's answer comes back
 as a `Chunk`. `Spec` says what a body and its data decide, `Stats` how its numbers are spread,
-`Window` which ticks a policy looks at. Nothing here imports torch.
+`Window` which ticks a policy looks at and `Diet` what it learns from. Nothing here imports torch.
 
 Axes are words, batch first; the history axis is always there, length 1 if unused. A mask is
 `True` where the value is real.
@@ -25,6 +26,7 @@ __all__ = [
     "Batch",
     "Camera",
     "Chunk",
+    "Diet",
     "Dimension",
     "Kind",
     "Mount",
@@ -192,6 +194,27 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Diet:
+    """What a policy wants to learn from at each step, where the data have it.
+
+    How to move, given where things are, takes many samples and no pictures; pictures are what
+    training spends its time on. And only some ticks tell the eyes where to look.
+
+    Attributes:
+        blind: Samples without pictures that come with each sample with pictures.
+        telling: Share of the samples with pictures that are taken from ticks whose hindsight tells both
+            keypoints; None takes the ticks as they come.
+    """
+
+    blind: int = 0
+    telling: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.blind < 0 or not 0 <= (self.telling or 0) <= 1:
+            raise ValueError(f"diet: expected blind >= 0 and a share in [0, 1], got {self}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observation:
     """What the policy may see at one tick, in the raw units of the robot.
 
@@ -279,7 +302,7 @@ class Sample:
             position in meters; None for a body that does not tell it, or before a transform has added it.
         keypoints: float32 (2, 3), where the thing is that is moved, and its goal, in meters in the frame
             of the body (see `visuomotor.data.keypoints`); hindsight, for learning only.
-        keypoint_mask: bool (2,), whether the episode tells them.
+        keypoint_mask: bool (2,), whether the episode tells them exactly.
         sentence: float32 (token, feature), encoded instruction, once a transform has added it.
         sentence_mask: bool (token,).
         tokens: Token ids, once a transform has added them.
@@ -305,6 +328,18 @@ class Sample:
     sentence_mask: np.ndarray | None = None
     tokens: Tokens | None = None
     answer: str | None = None
+
+    def changed(self, **values: Any) -> Sample:
+        """A copy with other values; pipelines do it for every sample, and `replace` takes ten times as long.
+
+        Raises:
+            TypeError: A sample has no such attribute.
+        """
+        if unknown := values.keys() - self.__dict__.keys():
+            raise TypeError(f"a sample has no {sorted(unknown)}.")
+        other = object.__new__(Sample)
+        other.__dict__.update(self.__dict__, **values)
+        return other
 
     @classmethod
     def from_observation(cls, observation: Observation, key: str = "") -> Sample:
@@ -346,6 +381,7 @@ class Batch:
         sentence: float32 (batch, token, feature).
         sentence_mask: bool (batch, token).
         tokens: `Tokens` of tensors (batch, token).
+        blind: More samples to learn from, without cameras; see `Diet`.
     """
 
     images: Mapping[str, Tensor]
@@ -364,9 +400,10 @@ class Batch:
     sentence: Tensor | None = None
     sentence_mask: Tensor | None = None
     tokens: Tokens | None = None
+    blind: Batch | None = None
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Number of samples, without the blind ones."""
         return len(self.state)
 
     def map(self, function: Any) -> Batch:
@@ -377,6 +414,8 @@ class Batch:
                 return None
             if isinstance(value, Mapping):
                 return {name: walk(item) for name, item in value.items()}
+            if isinstance(value, Batch):
+                return value.map(function)
             if isinstance(value, Tokens):
                 return replace(value, **{f.name: walk(getattr(value, f.name)) for f in fields(value)})
             return function(value)

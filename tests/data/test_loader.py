@@ -7,7 +7,7 @@ import torch
 from visuomotor.data.loader import Loader
 from visuomotor.data.windows import Windows
 from visuomotor.transforms.base import Pipeline
-from visuomotor.types import Sample, Window
+from visuomotor.types import Diet, Sample, Window
 
 
 @pytest.fixture
@@ -44,6 +44,47 @@ def test_every_tick_is_shown_once_an_epoch(windows):
         states = [loader.batch(step).state[0, 0].numpy() for step in range(epoch * size, (epoch + 1) * size)]
         seen = sorted(map(tuple, np.stack(states).tolist()))
         assert seen == sorted(map(tuple, windows.reader.state.tolist()))
+
+
+def test_blind_samples_come_along_without_pictures(windows):
+    loader = Loader(windows, batch_size=4, seed=3, diet=Diet(blind=3))
+    plain = Loader(windows, batch_size=4, seed=3)
+    shown = []
+    for step in range(len(windows)):
+        batch = loader.batch(step)
+        assert equal(batch, plain.batch(step))  # the others are as they were
+        assert len(batch.blind) == 12
+        assert (batch.blind.images, batch.blind.image_mask) == ({}, {})
+        assert batch.blind.actions.shape == (12, 4, 3)
+        shown += map(tuple, batch.blind.state[:, 0].tolist())
+    assert sorted(shown) == sorted(list(map(tuple, windows.reader.state.tolist())) * 12)
+
+
+def test_a_share_of_the_pictures_is_taken_from_telling_ticks(windows, monkeypatch):
+    telling = np.arange(len(windows)) % 5 == 0
+    monkeypatch.setattr(Windows, "telling", telling)
+    loader = Loader(windows, batch_size=8, seed=3, diet=Diet(telling=0.75))
+    tick = {tuple(state): row for row, state in enumerate(windows.reader.state.tolist())}
+    batches = [[tick[tuple(state)] for state in loader.batch(n).state[:, 0].tolist()] for n in range(40)]
+    for rows in batches:
+        assert telling[rows].sum() == 6
+    counts = np.bincount(np.concatenate(batches), minlength=len(windows))
+    for kind in (telling, ~telling):  # each tick as often as all others of its kind
+        assert counts[kind].max() - counts[kind].min() <= 1
+
+
+def test_a_diet_without_telling_ticks_takes_them_as_they_come(windows):
+    assert not windows.telling.any()  # this body does not tell where its hand is
+    plain = Loader(windows, batch_size=8, seed=3)
+    picky = Loader(windows, batch_size=8, seed=3, diet=Diet(telling=0.75))
+    for step in range(5):
+        assert equal(plain.batch(step), picky.batch(step))
+
+
+@pytest.mark.parametrize("wrong", [{"blind": -1}, {"telling": 1.5}])
+def test_an_impossible_diet_is_refused(wrong):
+    with pytest.raises(ValueError, match="diet: expected"):
+        Diet(**wrong)
 
 
 def test_batches_reach_over_the_end_of_an_epoch(windows):

@@ -74,3 +74,11 @@ def test_a_store_of_other_data_is_refused(tmp_path, store):
     with pytest.raises(DataError, match="does not belong to"):
         Windows(other, store, Window(horizon=2), "other")
     assert FrameStore.of(other, tmp_path / "cache").frames.keys() == store.frames.keys()
+
+
+def test_a_blind_sample_is_the_same_without_cameras(reader, store):
+    windows = Windows(reader, store, Window(horizon=3), "moves")
+    blind, whole = windows.blind(7), windows[7]
+    assert (blind.images, blind.image_mask) == ({}, {})
+    for name in ("state", "actions", "horizon_mask", "action_mask", "instruction", "time"):
+        np.testing.assert_array_equal(getattr(blind, name), getattr(whole, name))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ import pytest
 from visuomotor.data.lerobot import LeRobotReader, LeRobotWriter
 from visuomotor.data.synthetic import SPEC, make_dataset
 from visuomotor.errors import DataError, VisuomotorError
-from visuomotor.experts.collect import Collection, Noise, collect, demonstrate
+from visuomotor.experts.collect import Collection, collect, demonstrate
+from visuomotor.experts.disturbance import Disturbance, Noise
 
 ENV, EXPERT = "slide_world:SlideWorld", "slide_world:SlideExpert"
-QUIET = Noise(meters=0.0, radians=0.0, push_chance=0.0)
+QUIET = Noise(meters=0.0, radians=0.0, push_chance=0.0, slip_chance=0.0, stray_chance=0.0)
 TESTS = Path(__file__).parents[1]
 
 
@@ -46,7 +48,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_successes_are_kept_and_failures_counted(tmp_path):
-    report = run(tmp_path / "set")
+    report = run(tmp_path / "set", noise=Noise(stray_chance=0.0))
     assert (report.kept, report.dropped, dict(report.reasons)) == (9, 1, {"out of time": 1})
     assert (report.first_seed, report.last_seed) == (0, 9)
     reader = LeRobotReader(tmp_path / "set")
@@ -60,11 +62,11 @@ def test_successes_are_kept_and_failures_counted(tmp_path):
 
 
 def test_what_ran_is_disturbed_and_the_label_is_clean(tmp_path):
-    run(tmp_path / "set", episodes=20, noise=Noise(meters=0.01))
+    run(tmp_path / "set", episodes=20, noise=Noise(meters=0.01, slip_chance=0.0))
     reader = LeRobotReader(tmp_path / "set")
     difference = reader.executed - reader.actions
     assert difference[:, :2].std() > 0.005
-    assert not difference[:, 2].any()  # grippers are left alone
+    assert not difference[:, 2].any()  # noise leaves grippers alone
     assert np.abs(reader.executed[:, :2]).max() <= np.float32(0.1)  # limits of the body hold
     for entry in reader.episodes:  # the label is the expert's answer to the state that was met
         mark = np.random.default_rng(entry.seed).uniform(0.2, 0.8, (2, 2))[1]
@@ -79,22 +81,50 @@ def test_without_noise_the_expert_acts(tmp_path):
     np.testing.assert_array_equal(reader.executed, reader.actions)
 
 
-def test_pushes_last_and_have_one_direction():
-    noise = Noise(meters=0.001, push_chance=0.1, push_ticks=(3, 3), push_factor=30.0)
-    from visuomotor.experts.collect import _disturb
+def disturbed(noise: Noise, ticks: int, label: np.ndarray, seed: int = 0) -> np.ndarray:
+    disturbance = Disturbance(SPEC, noise, np.random.default_rng(seed))
+    return np.stack([disturbance(label) for _ in range(ticks)])
 
-    stream = _disturb(SPEC, noise, np.random.default_rng(0))
-    values = np.stack([next(stream) for _ in range(400)])
-    pushed = np.linalg.norm(values[:, :2], axis=1) > 0.02
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], pushed, [0]])))
-    lengths = edges[1::2] - edges[::2]
+
+def runs(flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First ticks and lengths of everything that lasts."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags, [0]])))
+    return edges[::2], edges[1::2] - edges[::2]
+
+
+def test_pushes_last_and_have_one_direction():
+    noise = replace(QUIET, meters=0.001, push_chance=0.1, push_ticks=(3, 3), push_factor=30.0)
+    values = disturbed(noise, 400, np.zeros(3, np.float32))
+    firsts, lengths = runs(np.linalg.norm(values[:, :2], axis=1) > 0.02)
     assert len(lengths) > 10
     assert set(lengths % 3) == {0}
-    first = edges[0]
-    directions = values[first : first + 3, :2] / np.linalg.norm(
-        values[first : first + 3, :2], axis=1, keepdims=True
-    )
+    push = values[firsts[0] : firsts[0] + 3, :2]
+    directions = push / np.linalg.norm(push, axis=1, keepdims=True)
     assert (directions @ directions[0] > 0.95).all()
+
+
+def test_while_a_gripper_slips_it_does_the_opposite():
+    noise = replace(QUIET, slip_chance=0.1, slip_ticks=(2, 2))
+    label = np.array([0.05, -0.03, 1.0], np.float32)
+    values = disturbed(noise, 400, label)
+    np.testing.assert_array_equal(values[:, :2], np.tile(label[:2], (400, 1)))
+    assert set(values[:, 2].tolist()) == {0.0, 1.0}
+    _, lengths = runs(values[:, 2] == 0)
+    assert len(lengths) > 10
+    assert set(lengths % 2) == {0}
+
+
+def test_an_episode_may_begin_with_the_hand_going_astray():
+    noise = replace(QUIET, stray_chance=0.5, stray_ticks=(4, 4))
+    label = np.array([0.01, -0.02, 1.0], np.float32)
+    began = [disturbed(noise, 10, label, seed) for seed in range(40)]
+    astray = [values for values in began if (values[0] != label).any()]
+    assert 10 < len(astray) < 30
+    for values in astray:
+        np.testing.assert_array_equal(values[4:], np.tile(label, (6, 1)))  # and then as the expert says
+        np.testing.assert_array_equal(values[:4], np.tile(values[0], (4, 1)))
+        assert np.abs(values[0, :2]).max() == np.float32(0.1)  # the limit of this body
+        assert values[0, 2] == 1
 
 
 def test_an_episode_is_told_in_several_wordings(tmp_path):
@@ -304,7 +334,7 @@ def test_wrong_arguments_are_named(tmp_path, changes, message):
 
 
 def test_noise_is_checked():
-    for wrong in ({"meters": -1.0}, {"push_chance": 2.0}, {"push_ticks": (3, 2)}):
+    for wrong in ({"meters": -1.0}, {"push_chance": 2.0}, {"push_ticks": (3, 2)}, {"slip_ticks": (0, 2)}):
         with pytest.raises(ValueError, match="noise: expected"):
             Noise(**wrong)
 

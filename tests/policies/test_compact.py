@@ -12,6 +12,7 @@ from visuomotor.data.collate import collate
 from visuomotor.envs.tabletop import TabletopEnv
 from visuomotor.generative import flow
 from visuomotor.policies.compact import (
+    HINT,
     SPREAD,
     Compact,
     CompactConfig,
@@ -28,7 +29,7 @@ from visuomotor.testing import RandomSentenceEncoder, check_policy
 from visuomotor.testing.samples import random_sample, random_stats
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.hand import LocateHand
-from visuomotor.types import Batch, Camera, Dimension, Sample, Spec
+from visuomotor.types import Batch, Camera, Diet, Dimension, Sample, Spec
 
 ONE_VIEW = dict.fromkeys(("trust.weight", "trust.bias"), "only one camera is calibrated, so it has all trust")
 
@@ -116,11 +117,10 @@ def test_slot_coordinates_follow_a_shift_of_the_whole_picture() -> None:
     pixels = torch.full((1, 64, 64, 3), 90, dtype=torch.uint8)
     pixels[:, 24:36, 20:32] = torch.tensor([250, 10, 10], dtype=torch.uint8)
     slots = torch.randn(1, config.slots, config.slot_width)
-    summary = torch.randn(1, config.slot_width)
     moved = pixels.roll(4, dims=2)  # one cell of the feature map
     with torch.no_grad():
-        there = eye(unshifted(moved)._replace(offset=torch.tensor([[-8 / 64, 0.0]])), slots, summary).slots
-        here = eye(unshifted(pixels), slots, summary).slots
+        there = eye(unshifted(moved)._replace(offset=torch.tensor([[-8 / 64, 0.0]])), slots).slots
+        here = eye(unshifted(pixels), slots).slots
     # Expected coordinates move with the picture up to its border, which wraps around.
     torch.testing.assert_close(there[..., :2], here[..., :2], atol=0.15, rtol=0)
 
@@ -130,7 +130,7 @@ def test_unknown_text_names_the_closest() -> None:
         CompactConfig(text="minilmm")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["look", "point", "guess", "temperature"])
+@pytest.mark.parametrize("name", ["look", "contrast", "point", "guess", "temperature"])
 def test_negative_weights_and_temperatures_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="at least 0"):
         replace(CompactConfig.tiny(), **{name: -0.1})
@@ -174,9 +174,9 @@ def test_without_keypoints_or_weight_there_is_no_look_term() -> None:
     policy = Compact(CompactConfig.tiny(), {"one": body("arm")})
     batch = batch_with_keypoints(policy)
     always = {"guess", "doubt", "flow"}
-    assert set(policy.loss(batch, generator=None).terms) == always | {"look", "point"}
+    assert set(policy.loss(batch, generator=None).terms) == always | {"look", "contrast", "point"}
     assert set(policy.loss(replace(batch, keypoints=None), generator=None).terms) == always
-    silent = Compact(replace(CompactConfig.tiny(), look=0.0, point=0.0), {"one": body("arm")})
+    silent = Compact(replace(CompactConfig.tiny(), look=0.0, contrast=0.0, point=0.0), {"one": body("arm")})
     assert set(silent.loss(batch, generator=None).terms) == always
 
 
@@ -241,19 +241,91 @@ def test_a_place_is_read_between_cells_and_not_pulled_to_a_second_one() -> None:
     assert float((matches.softmax(-1) @ grid - true).norm()) > 0.15
 
 
-def test_actions_are_learned_with_true_places_and_taken_with_seen_ones() -> None:
+def test_sentences_are_told_apart_by_what_is_where_their_thing_shows() -> None:
     torch.manual_seed(0)
-    policy = Compact(CompactConfig.tiny(), {"one": armed_body()})
+    policy = Compact(CompactConfig.tiny(), {"one": body("arm")})
+    batch = batch_with_keypoints(policy)
+    optimizer = torch.optim.Adam(policy.parameters(), 3e-3)
+    means = []
+    for step in range(60):
+        term = policy.loss(batch, generator=torch.Generator().manual_seed(step)).terms["contrast"]
+        optimizer.zero_grad()
+        (term.sum / term.count).backward()
+        optimizer.step()
+        means.append(float(term.sum.detach() / term.count))
+    assert means[0] > 0.8 * np.log(6)  # six sentences, at first all alike
+    assert np.mean(means[-10:]) < 0.8 * means[0]
+
+
+def test_a_thing_that_does_not_show_is_nobodys() -> None:
+    torch.manual_seed(0)
+    policy = Compact(CompactConfig.tiny(), {"one": body("arm")})
     batch = batch_with_keypoints(policy)
     assert batch.keypoints is not None
-    assert batch.hand is not None
-    far = torch.full_like(batch.keypoints, 9.0)
-    told = policy.told(batch, far, torch.Generator().manual_seed(0))
-    close = (told - batch.keypoints).abs().amax(dim=(1, 2)) < 0.05
-    assert close.any()
-    assert (told[~close] == 9.0).all()
-    moved = replace(batch, keypoints=far)
-    torch.testing.assert_close(policy.observe(moved).vector, policy.observe(batch).vector)
+    outside = batch.keypoints.clone()
+    outside[3:] += 5.0
+    moved = replace(batch, keypoints=outside)
+    few = Batch(**vars(batch.map(lambda part: part[:3])))
+    sights = [policy.observe(part).seen for part in (moved, few)]
+    whole, part = (policy.contrast(b, seen) for b, seen in zip((moved, few), sights, strict=True))
+    assert float(whole.count) == float(part.count) == 6
+    torch.testing.assert_close(whole.sum, part.sum)
+
+
+def with_blind(policy: Compact) -> Batch:
+    batch = batch_with_keypoints(policy)
+    return replace(batch, blind=replace(batch, images={}, image_mask={}))
+
+
+def test_blind_samples_teach_how_to_move_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    policy = Compact(CompactConfig.tiny(), {"one": armed_body()})
+    assert policy.diet.blind > 0
+    batch = with_blind(policy)
+    assert batch.blind is not None
+    terms = policy.loss(batch, generator=torch.Generator().manual_seed(0)).terms
+    plain = policy.loss(replace(batch, blind=None), generator=torch.Generator().manual_seed(0)).terms
+    assert float(terms["guess"].count) == 2 * float(plain["guess"].count)
+    assert float(terms["look"].sum.detach()) == pytest.approx(float(plain["look"].sum.detach()))
+    vector, _ = policy.imagine(batch.blind, torch.Generator().manual_seed(0))
+    policy.zero_grad()
+    vector.square().sum().backward()
+    taught = {name.split(".")[0] for name, weight in policy.named_parameters() if weight.grad is not None}
+    assert taught == {"gather", "beside", "body", "merge", "norm"}
+
+
+def test_what_a_blind_sample_imagines_is_near_where_hindsight_tells_exactly() -> None:
+    torch.manual_seed(0)
+    policy = Compact(CompactConfig.tiny(), {"one": armed_body()})
+    batch = with_blind(policy).blind
+    assert batch is not None
+    assert batch.keypoint_mask is not None
+    assert batch.keypoints is not None
+    heard = {}
+
+    def listen(batch: Batch, places: torch.Tensor) -> torch.Tensor:
+        heard["places"] = places
+        return torch.zeros_like(places)
+
+    policy.ways = listen  # type: ignore[method-assign]
+    mask = batch.keypoint_mask.clone()
+    mask[:, 0] = False
+    mask[0] = False
+    batch = replace(batch, keypoint_mask=mask)
+    _, known = policy.imagine(batch, torch.Generator().manual_seed(0))
+    off = (heard["places"] - batch.keypoints).abs()
+    assert off[1:, 1].max() < 5 * HINT
+    assert off[:, 0].median() > 5 * HINT
+    assert known.tolist() == [False] + [True] * 5  # where nothing is told, there is nothing to learn
+
+
+def test_bodies_that_do_not_tell_their_hand_have_no_use_for_blind_samples() -> None:
+    policy = Compact(CompactConfig.tiny(), {"one": body("arm")})
+    assert policy.diet == Diet()
+    batch = with_blind(policy)
+    terms = policy.loss(batch, generator=torch.Generator().manual_seed(0)).terms
+    plain = policy.loss(replace(batch, blind=None), generator=torch.Generator().manual_seed(0)).terms
+    assert float(terms["guess"].count) == float(plain["guess"].count)
 
 
 def test_chunks_stay_near_the_first_guess_when_the_temperature_is_low() -> None:

@@ -9,9 +9,13 @@ from torch import nn
 from visuomotor.training.optim import (
     AdamW,
     Average,
+    Muon,
+    Optimizer,
     average_decay,
     clip_gradients,
     learning_rate,
+    orthogonalized,
+    picture_kernels,
     spared_from_decay,
 )
 
@@ -88,6 +92,77 @@ def test_the_optimizer_goes_on_from_its_state_with_equal_bits() -> None:
     for net, optimizer in ((first, one), (second, two)):
         random_gradients(net, 1)
         optimizer.step(0.1)
+    for a, b in zip(first.parameters(), second.parameters()):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (12, 12)])
+def test_an_orthogonalized_matrix_keeps_its_directions_and_evens_their_sizes(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape) @ torch.diag(torch.linspace(0.2, 3, shape[1]))
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    inside = left.T @ orthogonalized(matrix) @ right.T  # what became of its singular values
+    assert float((inside - torch.diag(inside.diagonal())).abs().max()) < 1e-3
+    assert inside.diagonal().min() > 0.6
+    assert inside.diagonal().max() < 1.3
+
+
+def test_a_step_without_gradient_is_none() -> None:
+    assert torch.equal(orthogonalized(torch.zeros(3, 5)), torch.zeros(3, 5))
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
+def test_kernels_move_as_in_torch(shape: tuple[int, int]) -> None:
+    """Torch computes the orthogonal step in bfloat16."""
+    torch.manual_seed(0)
+    ours = nn.Conv2d(shape[1], shape[0], 1, bias=False)
+    theirs = nn.Parameter(ours.weight.detach().flatten(1).clone())
+    start = theirs.detach().clone()
+    other = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, momentum=0.95)
+    muon = Muon(ours, ["weight"], weight_decay=0.1)
+    for seed in range(5):
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        ours.weight.grad, theirs.grad = gradient.view_as(ours.weight), gradient.clone()
+        muon.step(0.02)
+        other.step()
+    moved, expected = ours.weight.detach().flatten(1) - start, theirs.detach() - start
+    assert float((moved - expected).norm() / expected.norm()) < 0.02
+
+
+def test_picture_kernels_move_on_their_own_and_everything_goes_on_with_equal_bits() -> None:
+    assert picture_kernels(Net()) == {"conv.weight"}
+    torch.manual_seed(0)
+    first, second = Net(), Net()
+    settings = {"weight_decay": 0.1, "betas": (0.9, 0.99), "kernel_rate": 0.02}
+    one = Optimizer(first, **settings)
+    assert {"momentum/conv.weight", "mean/linear.weight"} < set(one.state)
+    assert "mean/conv.weight" not in one.state
+    random_gradients(first, 0)
+    one.step(0.1, share=1.0)
+    second.load_state_dict(first.state_dict())
+    two = Optimizer(second, **settings)
+    two.restore({name: tensor.clone() for name, tensor in one.state.items()})
+    before = second.conv.weight.clone()
+    for net, optimizer in ((first, one), (second, two)):
+        random_gradients(net, 1)
+        optimizer.step(0.1, share=0.5)
+    for a, b in zip(first.parameters(), second.parameters()):
+        assert torch.equal(a, b)
+    assert not torch.equal(before, second.conv.weight)
+    two.clear_gradients()
+    assert all(weight.grad is None for weight in second.parameters() if weight.requires_grad)
+
+
+def test_without_a_rate_of_their_own_kernels_are_moved_as_all_weights() -> None:
+    torch.manual_seed(0)
+    first, second = Net(), Net()
+    second.load_state_dict(first.state_dict())
+    plain = AdamW(first, weight_decay=0.1, betas=(0.9, 0.99))
+    whole = Optimizer(second, weight_decay=0.1, betas=(0.9, 0.99))
+    for net in (first, second):
+        random_gradients(net, 0)
+    plain.step(0.1)
+    whole.step(0.1, share=1.0)
     for a, b in zip(first.parameters(), second.parameters()):
         assert torch.equal(a, b)
 

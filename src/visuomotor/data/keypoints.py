@@ -1,10 +1,10 @@
 """Hindsight: where the thing is that a demonstration moves, and where it will bring it.
 
 Most of a manipulation episode is decided by two places: that of the thing and that of its goal. A
-demonstration names both itself, later: the measured place of the hand when the commanded gripper
-changes. Until the gripper closes, the thing is where it will close; what happens to it later is not told.
-The goal is where the gripper opens last. Known as keyframes or keypoints (James and Davison 2022,
-section 4.2).
+demonstration names both itself, later: the measured hand when the commanded gripper changes. Until
+the gripper closes, the thing is where it will close; the goal is where the gripper opens last. Known
+as keyframes or keypoints (James and Davison 2022, section 4.2). While the gripper is closed, the thing
+is about where the hand is, but not exactly; after the last opening nothing is told.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def find_keypoints(
     actions: Float32[np.ndarray, "tick action"],
     lengths: Sequence[int],
 ) -> tuple[Float32[np.ndarray, "tick 2 3"], Bool[np.ndarray, "tick 2"]] | None:
-    """For each tick the places of the thing and of its goal, with a mask.
+    """For each tick the thing and its goal, with a mask.
 
     Args:
         spec: The body. It must have one gripper in its action, and tell where its hand is (`find_hand`).
@@ -37,8 +37,8 @@ def find_keypoints(
         lengths: Ticks of each episode, in order; nothing is looked up in a neighbor.
 
     Returns:
-        Places in meters in the frame of the body, and `True` where the episode tells them; None if the
-        body does not tell where its hand is.
+        Places in meters in the frame of the body, and `True` where the episode tells them exactly; None
+        if the body does not tell where its hand is.
     """
     grippers = [index for index, dimension in enumerate(spec.action) if dimension.kind == "gripper"]
     hand = find_hand(spec)
@@ -60,9 +60,11 @@ def _fill(points: np.ndarray, mask: np.ndarray, closed: np.ndarray, places: np.n
     """Write the keypoints and masks of one episode."""
     changes = np.flatnonzero(closed[1:] != closed[:-1]) + 1
     closings, openings = changes[closed[changes]], changes[~closed[changes]]
+    points[:, 0] = places
     for tick in range(len(closed)):
         later = closings[closings >= tick]
         if len(later) and (not closed[tick] or later[0] == tick):
             points[tick, 0], mask[tick, 0] = places[later[0]], True
     if len(openings):  # the last one: what is opened earlier was a failed grasp
-        points[:, 1], mask[:, 1] = places[openings[-1]], True
+        last = openings[-1]
+        points[:, 1], mask[:last, 1] = places[last], True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
@@ -12,16 +13,19 @@ from visuomotor.data.collate import collate
 from visuomotor.data.windows import Windows
 from visuomotor.errors import unknown_name
 from visuomotor.transforms.base import Pipeline
-from visuomotor.types import Batch, Sample
+from visuomotor.types import Batch, Diet, Sample
 
 __all__ = ["Loader"]
+
+_TELLING, _OTHERS, _BLIND = range(1, 4)  # make the orders of one seed differ
 
 
 class Loader:
     """Shuffled batches of one or several data sets.
 
     Each epoch shows every tick once, in an order of its own; a batch may reach from one epoch into
-    the next, so all batches have the same size.
+    the next, so all batches have the same size. A diet with a share of telling ticks makes two such
+    orders of it, that of the telling ticks and that of the others.
 
     Args:
         windows: Samples, one `Windows` a data set.
@@ -30,6 +34,7 @@ class Loader:
         batch_size: Samples a batch.
         seed: Decides the order, together with the number of the epoch.
         embodiments: Body names in the order of `Batch.embodiment`; sorted names of the data if None.
+        diet: Whether blind samples come along, and which ticks are preferred.
         prefetch: Batches that a thread prepares ahead while the caller computes; 0 prepares each
             when it is asked for. The batches are the same.
     """
@@ -42,6 +47,7 @@ class Loader:
         batch_size: int,
         seed: int,
         embodiments: Sequence[str] | None = None,
+        diet: Diet | None = None,
         prefetch: int = 0,
     ) -> None:
         if batch_size < 1 or prefetch < 0:
@@ -58,7 +64,10 @@ class Loader:
         bodies = sorted({part.reader.spec.embodiment for part in self.windows})
         self.embodiments = tuple(bodies if embodiments is None else embodiments)
         self._starts = np.cumsum([0, *(len(part) for part in self.windows)])
-        self._order: dict[int, np.ndarray] = {}
+        diet = diet or Diet()
+        self._blind = batch_size * diet.blind
+        self._orders = _orders(self.windows, batch_size, diet, seed)
+        self._blind_order = _Order(np.arange(len(self)), (seed, _BLIND))
         self._prefetch = prefetch
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader") if prefetch else None
         self._ahead: dict[int, Future[Batch]] = {}
@@ -84,9 +93,13 @@ class Loader:
 
     def samples(self, step: int) -> list[Sample]:
         """The samples of a batch before collation, having run through their pipelines."""
-        positions = step * self.batch_size + np.arange(self.batch_size)
-        rows = [self._permutation(int(p) // len(self))[int(p) % len(self)] for p in positions]
-        return [self._sample(int(row)) for row in rows]
+        rows = [row for order, count in self._orders for row in order.take(step * count, count)]
+        return [self._sample(row, Windows.__getitem__) for row in rows]
+
+    def blind_samples(self, step: int) -> list[Sample]:
+        """Those without pictures that come with them."""
+        rows = self._blind_order.take(step * self._blind, self._blind)
+        return [self._sample(row, Windows.blind) for row in rows]
 
     def close(self) -> None:
         """Stop the thread that prepares ahead."""
@@ -102,19 +115,52 @@ class Loader:
         self.close()
 
     def _make(self, step: int) -> Batch:
-        return collate(self.samples(step), self.embodiments)
+        batch = collate(self.samples(step), self.embodiments)
+        if not self._blind:
+            return batch
+        return replace(batch, blind=collate(self.blind_samples(step), self.embodiments))
 
-    def _sample(self, row: int) -> Sample:
+    def _sample(self, row: int, kind: Callable[[Windows, int], Sample]) -> Sample:
         part = int(np.searchsorted(self._starts, row, side="right")) - 1
         windows = self.windows[part]
-        sample = windows[row - int(self._starts[part])]
+        sample = kind(windows, row - int(self._starts[part]))
         return sample if self.pipelines is None else self.pipelines[windows.key].apply(sample)
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        """Order of an epoch; the last two are kept, as a batch may need both."""
-        if epoch not in self._order:
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self))
-            self._order = {known: kept for known, kept in self._order.items() if known >= epoch - 1} | {
+
+class _Order:
+    """Rows in an endless order, shuffled anew for each epoch; a pure function of the position.
+
+    Args:
+        rows: At least one.
+        seed: Together with the number of the epoch, what it is shuffled by.
+    """
+
+    def __init__(self, rows: np.ndarray, seed: tuple[int, ...]) -> None:
+        self.rows, self.seed = rows, seed
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def take(self, start: int, count: int) -> list[int]:
+        """The rows at positions from `start` on."""
+        size = len(self.rows)
+        return [int(self._epoch(p // size)[p % size]) for p in range(start, start + count)]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """One epoch; the last two are kept, as a batch may need both."""
+        if epoch not in self._epochs:
+            order = np.random.default_rng([*self.seed, epoch]).permutation(self.rows)
+            self._epochs = {known: kept for known, kept in self._epochs.items() if known >= epoch - 1} | {
                 epoch: order
             }
-        return self._order[epoch]
+        return self._epochs[epoch]
+
+
+def _orders(windows: Sequence[Windows], batch_size: int, diet: Diet, seed: int) -> list[tuple[_Order, int]]:
+    """Orders of samples with pictures, and how many of each make a batch."""
+    telling = np.concatenate([part.telling for part in windows])
+    if diet.telling is None or telling.all() or not telling.any():
+        return [(_Order(np.arange(len(telling)), (seed,)), batch_size)]
+    count = round(diet.telling * batch_size)
+    return [
+        (_Order(np.flatnonzero(telling), (seed, _TELLING)), count),
+        (_Order(np.flatnonzero(~telling), (seed, _OTHERS)), batch_size - count),
+    ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from visuomotor.data.keypoints import find_keypoints
 from visuomotor.data.reader import LeRobotReader
@@ -68,7 +69,20 @@ class Windows:
 
     def __getitem__(self, index: int) -> Sample:
         """The sample of one tick; negative ones count from the end."""
-        tick = self._rows[index]
+        return self._sample(self._rows[index], self._frames)
+
+    def blind(self, index: int) -> Sample:
+        """The same without cameras: nothing is read of the pictures."""
+        return self._sample(self._rows[index], {})
+
+    @property
+    def telling(self) -> Bool[np.ndarray, " sample"]:
+        """Of each sample whether hindsight tells both keypoints."""
+        if self._keypoints is None:
+            return np.zeros(len(self), bool)
+        return self._keypoints[1][self._rows].all(axis=1)
+
+    def _sample(self, tick: int, frames: Mapping[str, np.ndarray]) -> Sample:
         reader, first, end = self.reader, self._first[tick], self._end[tick]
         rows: slice | np.ndarray
         if len(self._offsets) == 1:
@@ -86,8 +100,8 @@ class Windows:
             (None, None) if self._keypoints is None else (part[tick] for part in self._keypoints)
         )
         return Sample(
-            images={name: frames[rows] for name, frames in self._frames.items()},
-            image_mask=dict.fromkeys(self._frames, history_mask),
+            images={name: pictures[rows] for name, pictures in frames.items()},
+            image_mask=dict.fromkeys(frames, history_mask),
             state=reader.state[rows],
             history_mask=history_mask,
             state_mask=self._state_mask,

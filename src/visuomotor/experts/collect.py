@@ -2,9 +2,9 @@
 
 Seeds are handed to worker processes one by one; their episodes are written in the order of the
 seeds, so the data is the same whatever the number of workers. What is executed is the expert's
-action plus noise and, now and then, a push for several ticks, so that the data shows how to
-recover; the label stays what the expert would do. A demonstration that fails is dropped, counted,
-and its seed remembered.
+action plus noise and, now and then, a push or a slip of the gripper for several ticks, and some
+episodes begin with the hand going astray, so that the data shows how to recover; the label stays
+what the expert would do. A demonstration that fails is dropped, counted, and its seed remembered.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
 
 from visuomotor.data.episode import EncodedEpisode, EpisodeRecorder
 from visuomotor.data.layout import SIDECAR
@@ -30,11 +29,12 @@ from visuomotor.data.writer import LeRobotWriter
 from visuomotor.envs.base import Env
 from visuomotor.errors import DataError
 from visuomotor.experts.base import Expert
+from visuomotor.experts.disturbance import Disturbance, Noise
 from visuomotor.experts.workers import Stop, run_seeds
 from visuomotor.registry import lookup
 from visuomotor.types import Spec
 
-__all__ = ["CollectReport", "Collection", "Noise", "collect", "demonstrate"]
+__all__ = ["CollectReport", "Collection", "collect", "demonstrate"]
 
 SEEDS_PER_RUN = 1_000_000
 """Seeds set apart for each value of `seed`."""
@@ -43,33 +43,6 @@ FIRST_EVALUATION_SEED = 1_000_000_000
 _COMMIT_SECONDS = 2.0
 _COMMIT_SHARE = 0.1  # of the time, at most, goes into waiting for the disk
 _GIVE_UP = 20  # failures without enough successes after which something must be wrong
-
-
-@dataclass(frozen=True, kw_only=True)
-class Noise:
-    """How executed actions differ from the expert's; grippers are never disturbed."""
-
-    meters: float = 0.004
-    """Standard deviation at each tick of numbers in meters."""
-    radians: float = 0.012
-    """Standard deviation at each tick of numbers in radians."""
-    push_chance: float = 0.06
-    """Chance at each tick that a push begins."""
-    push_ticks: tuple[int, int] = (2, 5)
-    """Fewest and most ticks of a push."""
-    push_factor: float = 7.0
-    """Size of a push at each of its ticks, in standard deviations."""
-
-    def __post_init__(self) -> None:
-        low, high = self.push_ticks
-        if (
-            min(self.meters, self.radians, self.push_factor) < 0
-            or not 0 <= self.push_chance <= 1
-            or not 1 <= low <= high
-        ):
-            raise ValueError(
-                f"noise: expected sizes >= 0, a chance in [0, 1] and 1 <= ticks <= ticks, got {self}."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,12 +285,12 @@ def demonstrate(env: Env, expert: Expert, seed: int, job: Collection) -> Encoded
     recorder = EpisodeRecorder(env.spec, job.settings)
     observation = env.reset(seed=seed, options=job.options or None)
     words = _wordings(env, observation.instruction, job.phrasings)
-    disturbances = _disturb(env.spec, job.noise, generator)
+    disturbance = Disturbance(env.spec, job.noise, generator)
     low = np.array([dimension.low for dimension in env.spec.action])
     high = np.array([dimension.high for dimension in env.spec.action])
     while True:
         label = np.asarray(expert(env), np.float32)
-        executed = np.clip(label + next(disturbances), low, high).astype(np.float32)
+        executed = np.clip(disturbance(label), low, high).astype(np.float32)
         recorder.tick(observation, label, executed, words[int(generator.integers(len(words)))])
         status = env.step(executed)
         if status.done:
@@ -332,24 +305,6 @@ def _wordings(env: Env, instruction: str, count: int) -> tuple[str, ...]:
         return (instruction,)
     words = tuple(env.instructions(count))  # type: ignore[attr-defined]  # checked by _inspect
     return words
-
-
-def _disturb(
-    spec: Spec, noise: Noise, generator: np.random.Generator
-) -> Iterator[Float32[np.ndarray, " action"]]:
-    """What is added to the label, tick after tick."""
-    sizes = {"m": noise.meters, "rad": noise.radians}
-    scale = np.array([0.0 if d.kind == "gripper" else sizes.get(d.unit, 0.0) for d in spec.action])
-    push, left = np.zeros_like(scale), 0
-    while True:
-        if left == 0 and generator.random() < noise.push_chance:
-            left = int(generator.integers(noise.push_ticks[0], noise.push_ticks[1] + 1))
-            direction = generator.normal(size=len(scale)) * (scale > 0)
-            length = np.linalg.norm(direction) or 1.0
-            push = direction / length * scale * noise.push_factor * np.sqrt((scale > 0).sum())
-        value = generator.normal(size=len(scale)) * scale + (push if left else 0.0)
-        left = max(0, left - 1)
-        yield value.astype(np.float32)
 
 
 def _cores() -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from visuomotor.transforms.base import Pipeline
-from visuomotor.types import Batch, Spec, Stats, Window
+from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
 if TYPE_CHECKING:
     from visuomotor.text.sentences import SentenceCache
@@ -112,6 +112,11 @@ class Policy(nn.Module, ABC):
     @abstractmethod
     def window(self) -> Window:
         """History and horizon that the config asks for; data and session obey it."""
+
+    @property
+    def diet(self) -> Diet:
+        """What it wants to learn from; every tick with its pictures, and nothing else."""
+        return Diet()
 
     @property
     def sentence_encoder(self) -> str | None:

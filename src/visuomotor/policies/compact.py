@@ -3,19 +3,22 @@
 
 Our own family, made of published ideas:
 
-1. Words steer the eyes. Learned slots read the token states of the sentence by attention; they
-   modulate the first features of each view (FiLM, Perez et al. 2018) and look for their place in it.
+1. Words steer the eyes. Learned slots read the token states of the sentence by attention and look for
+   their place in each view; they modulate what they take from it (FiLM, Perez et al. 2018).
 2. A slot sees by spatial soft-argmax (Levine et al. 2016, sec. 5.1) around its best place: it returns
    where (expected coordinates) and what (mean feature).
 3. Hindsight teaches the eyes where to look: in a calibrated view the first two slots are trained, by
    cross-entropy over places, to find the thing that is moved and its goal, which the demonstration
    names itself later (keypoints, James and Davison 2022; per-pixel classification as in Zeng et al.
-   2020). Action gradients alone hardly taught looking in minutes.
+   2020). Action gradients alone hardly taught looking in minutes. A scene holds few things to be
+   confused with; so each sentence is also told apart from all others of the batch by its thing, and
+   each thing by its sentence (contrast, Radford et al. 2021). For this the features of a picture must
+   not know the sentence.
 4. Geometry is computed and not learned: the ray through a place in a picture, of a camera on the base
    or on the hand, meets the level of the thing; cameras are averaged by learned trust. What the policy
    knows of both places is the way there from the hand.
-5. Actions are learned mostly with the true places, a little off, so that they trust them from the
-   first step on; taken, with the seen ones.
+5. How to move, given where things are, is learned mostly from blind samples: without pictures, with
+   the true places, a little off. They cost little, and actions trust the places from the first step on.
 6. Flow matching (Lipman et al. 2023, eq. 23) over the whole action chunk (Zhao et al. 2023), in a
    residual MLP modulated by the observation (adaLN, Peebles & Xie 2023, but not starting at zero),
    preconditioned as in Karras et al. (2022). It begins at a first guess, by regression, and models what
@@ -31,7 +34,7 @@ hand is, lack points 3 to 5. How far it comes stands in docs/results.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast, get_args
 
@@ -48,11 +51,11 @@ from visuomotor.nn.film import FiLM
 from visuomotor.policies.base import Acted, Context, Loss, Policy, Term
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline, Transform
-from visuomotor.transforms.hand import LocateHand
+from visuomotor.transforms.hand import LocateHand, find_hand
 from visuomotor.transforms.normalize import Normalize, within_limits
 from visuomotor.transforms.pad import PadDimensions
 from visuomotor.transforms.sentence import EncodeSentence, HashWords
-from visuomotor.types import Batch, Spec, Stats, Window
+from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
 __all__ = ["Compact", "CompactConfig"]
 
@@ -60,7 +63,9 @@ TextChoice = Literal["minilm", "scratch"]
 DECISION = 4.0  # sharpening that finds the best of several places
 WINDOW = 0.15  # around the best place, in half pictures
 HINT = 0.006  # meters; how wrong the places are that the actions are learned with
-TOLD = 0.8  # share of samples whose actions are learned with the true places
+AROUND = 0.06  # meters; the same, of what hindsight tells only about
+BLIND = 3  # samples without pictures for each one with them
+TELLING = 0.75  # share of pictures in which both keypoints are told
 KEYPOINTS = 2  # the thing that is moved and its goal
 GLANCE = 64  # width of everything that is seen beside the keypoints
 REACH = 0.25  # meters; an error of a place is measured in it, and no error counts more
@@ -95,7 +100,7 @@ class CompactConfig:
     """Longer sentences are refused."""
     buckets: int = 4096
     """Rows of the word table when `text="scratch"`."""
-    channels: int = 48
+    channels: int = 32
     """Feature channels of the picture encoders."""
     blocks_eye: int = 2
     """Blocks that look around at a quarter of the picture's resolution."""
@@ -109,8 +114,8 @@ class CompactConfig:
     """Residual blocks of the flow network."""
     blank: float = 0.1
     """Share of training samples that lose their sentence, so that without one the policy picks a goal."""
-    draws: int = 4
-    """Noise draws for each encoded picture in training."""
+    draws: int = 2
+    """Noise draws for each encoded picture in training; blind samples have one."""
     steps: int = 8
     """Euler steps of one call."""
     temperature: float = 0.2
@@ -119,6 +124,8 @@ class CompactConfig:
     """Weight of the loss of the first guess of the actions."""
     look: float = 1.0
     """Weight of the loss that teaches two slots to find the thing and its goal; 0 for none."""
+    contrast: float = 1.0
+    """Weight of the loss that tells sentences apart by their things, and things by their sentences."""
     point: float = 3.0
     """Weight of the loss of both places in space; 0 for none."""
     shift: int = 3
@@ -136,10 +143,10 @@ class CompactConfig:
             raise ValueError(f"compact: sizes must be at least 1, got {self}.")
         if self.slots < KEYPOINTS:
             raise ValueError(f"compact: at least {KEYPOINTS} slots, one for each keypoint, got {self.slots}.")
-        if min(self.look, self.point, self.guess, self.temperature) < 0 or not 0 <= self.blank <= 1:
-            raise ValueError(
-                "compact: look, point, guess and temperature must be at least 0, blank in [0, 1]."
-            )
+        if min(self.look, self.contrast, self.point, self.guess, self.temperature) < 0:
+            raise ValueError("compact: all weights and the temperature must be at least 0.")
+        if not 0 <= self.blank <= 1:
+            raise ValueError(f"compact: blank must be in [0, 1], got {self.blank}.")
         if self.steps < 1 or self.shift < 0 or self.photometric < 0:
             raise ValueError("compact: steps must be at least 1, shift and photometric at least 0.")
 
@@ -164,11 +171,13 @@ class CompactConfig:
 
 
 class Seen(NamedTuple):
-    """What the slots saw: where and what, and how well each place matched each slot."""
+    """What the slots saw: where and what; how well each place matched each slot, and by which features."""
 
     slots: Float[Tensor, "frame slot feature"]
     matches: Float[Tensor, "frame slot place"]
     grid: Float[Tensor, "frame place 2"]
+    queries: Float[Tensor, "frame slot key"]
+    keys: Float[Tensor, "frame key place"]
 
 
 class Sight(NamedTuple):
@@ -289,38 +298,36 @@ class Eye(nn.Module):
             nn.Conv2d(channels // 2, channels, kernel_size=4, stride=2, padding=1),
         )
         self.contrast = nn.GroupNorm(GROUPS, channels)
-        self.film = FiLM(channels, config.slot_width)
         self.blocks = nn.Sequential(*(LookAround(channels) for _ in range(config.blocks_eye)))
         self.settle = nn.GroupNorm(GROUPS, channels)
         self.keys = nn.Conv2d(channels, KEY, kernel_size=1)
+        self.film = FiLM(channels, config.slot_width)
         self.values = nn.Linear(channels, VALUE)
         self.queries = nn.Linear(config.slot_width, KEY)
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.groups == 1:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def forward(
-        self, views: Views, slots: Float[Tensor, "frame slot width"], summary: Float[Tensor, "frame width"]
-    ) -> Seen:
-        features = self.features(views, summary)
+    def forward(self, views: Views, slots: Float[Tensor, "frame slot width"]) -> Seen:
+        features = self.features(views)
         height, width = features.shape[-2:]
         keys = self.keys(features).flatten(2)  # frame key place
-        matches = self.queries(slots) @ keys * (SHARPNESS * KEY**-0.5)  # frame slot place
+        queries = self.queries(slots) * (SHARPNESS * KEY**-0.5)
+        matches = queries @ keys  # frame slot place
         places = pixel_grid(height, width, features)
         attention = near_the_best(matches, places)
         what = attention @ features.flatten(2).transpose(1, 2)  # frame slot channel
+        steered = self.film(what.flatten(0, 1), slots.flatten(0, 1)).view_as(what)
         grid = places + views.offset[:, None]  # in the picture before its shift
-        return Seen(torch.cat([attention @ grid, self.values(what)], dim=-1), matches, grid)
+        taken = torch.cat([attention @ grid, self.values(F.relu(steered))], dim=-1)
+        return Seen(taken, matches, grid, queries, keys)
 
-    def features(
-        self, views: Views, words: Float[Tensor, "frame width"]
-    ) -> Float[Tensor, "frame channel y x"]:
-        """Feature map at a quarter of the resolution, steered by the words."""
+    def features(self, views: Views) -> Float[Tensor, "frame channel y x"]:
+        """Feature map at a quarter of the resolution."""
         pixels = views.pixels.permute(0, 3, 1, 2).float()  # frame y x channel -> frame channel y x
         scale, bias = views.gain / 127.5, views.bias - views.gain
         pixels = torch.addcmul(bias[:, :, None, None], pixels, scale[:, :, None, None])  # now in [-1, 1]
-        features = F.relu(self.film(self.contrast(self.stem(pixels)), words))
-        return self.settle(self.blocks(features))
+        return self.settle(self.blocks(F.relu(self.contrast(self.stem(pixels)))))
 
 
 def near_the_best(
@@ -349,7 +356,7 @@ class FlowBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
         self.from_observation = nn.Linear(width, 3 * width)
         self.from_time = nn.Linear(TIME, 3 * width, bias=False)
 
@@ -514,14 +521,16 @@ class Compact(Policy):
         known = history * self.state_width
         self.height = nn.Linear(len(self.cameras) * VALUE, 1)
         self.trust = nn.Linear(VALUE + 1, 1)
-        for weight in (*self.height.parameters(), *self.trust.parameters()):
-            nn.init.zeros_(weight)
+        for part in (self.height, self.trust):
+            nn.init.zeros_(part.weight)
+            nn.init.zeros_(part.bias)
         self.level = nn.Parameter(torch.tensor([0.02, 0.08]))  # meters, of both keypoints before all learning
         self.glance = nn.Linear(seen, GLANCE)  # narrow: a wide one learns scenes by heart
         held = len(self.cameras) * KEYPOINTS * VALUE
+        self.looks = GLANCE + held  # numbers that only eyes can tell
         self.gather = nn.Linear(known + KEYPOINTS * DESCRIBED, config.width)
         # Begins with nothing: few numbers say where to go, and many would drown them.
-        self.beside = nn.Linear(GLANCE + config.slot_width + held, config.width, bias=False)
+        self.beside = nn.Linear(self.looks + config.slot_width, config.width, bias=False)
         nn.init.zeros_(self.beside.weight)
         self.merge = nn.Sequential(
             nn.LayerNorm(config.width),
@@ -556,6 +565,13 @@ class Compact(Policy):
     def window(self) -> Window:
         """History and horizon of the config."""
         return Window(history=self.config.history, horizon=self.config.horizon)
+
+    @property
+    def diet(self) -> Diet:
+        """Blind samples and telling ticks, if a body tells where its hand is and where a camera stands."""
+        if not any(find_hand(spec) and _calibrated(spec) for spec in self.bodies.values()):
+            return Diet()
+        return Diet(blind=BLIND, telling=TELLING)
 
     @property
     def sentence_encoder(self) -> str | None:
@@ -600,21 +616,50 @@ class Compact(Policy):
             views = unshifted(pixels)
             if augment:
                 views = shifted(pixels, self.config.shift, self.config.photometric, generator)
-            words = (slots.repeat_interleave(history, dim=0), summary.repeat_interleave(history, dim=0))
-            sights[name] = self.eyes[name](views, *words)
+            sights[name] = self.eyes[name](views, slots.repeat_interleave(history, dim=0))
             real = batch.image_mask[name].flatten()[:, None, None]
             views_seen.append((sights[name].slots * real).unflatten(0, (len(slots), history)))
-        state = batch.state * batch.history_mask[:, :, None] * batch.state_mask[:, None, :]
         seen = torch.cat(views_seen, dim=-1)  # batch history slot (camera feature)
         places, known, held = self.locate(batch, sights)
-        hand = torch.zeros_like(places[:, 0]) if batch.hand is None else batch.hand[:, :, 3]
-        told = self.told(batch, places, generator) if augment else places
-        ways = (told - hand[:, None]).clamp(-2.0, 2.0) * known[:, None, None]
-        beside = torch.cat([self.glance(seen.flatten(1)), summary, held], dim=-1)
-        gathered = self.gather(torch.cat([state.flatten(1), described(ways).flatten(1)], dim=-1))
-        gathered = gathered + self.beside(beside) + self.body(batch.embodiment)
-        vector = self.norm(gathered + self.merge(gathered))
+        looks = torch.cat([self.glance(seen.flatten(1)), held.flatten(1)], dim=-1)
+        ways = self.ways(batch, places) * known[:, None, None]
+        vector = self.gathered(batch, summary, ways, looks)
         return Sight(vector, sights, places)
+
+    def imagine(
+        self, batch: Batch, generator: torch.Generator | None
+    ) -> tuple[Float[Tensor, "batch width"], Bool[Tensor, " batch"]]:
+        """What would be observed if the keypoints were seen where they are, nearly; and where one is told."""
+        if batch.keypoints is None or batch.keypoint_mask is None or batch.hand is None:
+            width = self.config.width
+            return batch.state.new_zeros(len(batch), width), batch.has_actions & False
+        with torch.no_grad():  # reading is learned from samples with pictures
+            told = self.summary(self.read(batch, self.heard(batch, generator)).flatten(1))
+        noise = torch.randn(batch.keypoints.shape, generator=generator, device=batch.state.device)
+        wrong = noise * torch.where(batch.keypoint_mask, HINT, AROUND)[..., None]
+        places = batch.keypoints + wrong
+        looks = batch.state.new_zeros(len(batch), self.looks)
+        vector = self.gathered(batch, told, self.ways(batch, places), looks)
+        could_see = self.projection[batch.embodiment].flatten(1).any(-1)
+        return vector, batch.keypoint_mask.any(-1) & could_see
+
+    def ways(self, batch: Batch, places: Float[Tensor, "batch 2 3"]) -> Float[Tensor, "batch 2 3"]:
+        """From the hand to the keypoints, in meters."""
+        hand = torch.zeros_like(places[:, 0]) if batch.hand is None else batch.hand[:, :, 3]
+        return (places - hand[:, None]).clamp(-2.0, 2.0)
+
+    def gathered(
+        self,
+        batch: Batch,
+        summary: Float[Tensor, "batch told"],
+        ways: Float[Tensor, "batch 2 3"],
+        looks: Float[Tensor, "batch look"],
+    ) -> Float[Tensor, "batch width"]:
+        """State, sentence, ways and looks as one vector."""
+        state = batch.state * batch.history_mask[:, :, None] * batch.state_mask[:, None, :]
+        gathered = self.gather(torch.cat([state.flatten(1), described(ways).flatten(1)], dim=-1))
+        gathered = gathered + self.beside(torch.cat([looks, summary], dim=-1)) + self.body(batch.embodiment)
+        return self.norm(gathered + self.merge(gathered))
 
     def calibration(
         self, batch: Batch
@@ -630,7 +675,7 @@ class Compact(Policy):
 
     def locate(
         self, batch: Batch, sights: Mapping[str, Seen]
-    ) -> tuple[Float[Tensor, "batch 2 3"], Bool[Tensor, " batch"], Float[Tensor, "batch values"]]:
+    ) -> tuple[Float[Tensor, "batch 2 3"], Bool[Tensor, " batch"], Float[Tensor, "batch 2 values"]]:
         """Where the first slots see their things, whether any camera could tell, and how they look."""
         last = slice(len(self.config.history) - 1, None, len(self.config.history))
         views = [sights[name] for name in self.cameras]
@@ -646,22 +691,7 @@ class Compact(Policy):
         trust = self.trust(torch.cat([values, matches[..., None]], dim=-1)).squeeze(-1) + 2 * matches
         trust = trust.masked_fill(~known[..., None], -1e4).softmax(dim=1)
         place = torch.cat([(trust[..., None] * flat).sum(1), heights[..., None]], dim=-1)
-        return place, known.any(1), held.flatten(1)
-
-    def told(
-        self, batch: Batch, places: Float[Tensor, "batch 2 3"], generator: torch.Generator | None
-    ) -> Float[Tensor, "batch 2 3"]:
-        """The places that actions are learned with: mostly the true ones, a little off, where known.
-
-        Actions are then learned from the first step on, and to trust the places. Learned with what
-        untrained eyes see, they would rather trust the state, and close where the hand is low.
-        """
-        if batch.keypoints is None or batch.keypoint_mask is None:
-            return places
-        device = places.device
-        off = HINT * torch.randn(places.shape, generator=generator, device=device)
-        share = torch.rand((len(batch), 1), generator=generator, device=device) < TOLD
-        return torch.where((batch.keypoint_mask & share)[..., None], batch.keypoints + off, places)
+        return place, known.any(1), held
 
     def heard(self, batch: Batch, generator: torch.Generator | None) -> Bool[Tensor, "batch 1"]:
         """`False` for the share of samples that lose their sentence in training."""
@@ -687,33 +717,47 @@ class Compact(Policy):
         if batch.actions is None or batch.horizon_mask is None or batch.action_mask is None:
             raise ValueError("compact: the batch has no actions to learn from.")
         sight = self.observe(batch, augment=True, generator=generator)
-        mask = (
-            batch.has_actions[:, None, None] & batch.horizon_mask[:, :, None] & batch.action_mask[:, None, :]
-        )
-        guess, doubt = self.guess(sight.vector)
-        off = (batch.actions.masked_fill(~mask, 0) - guess.float()).masked_fill(~mask, 0)
+        vector, actions, mask = sight.vector, batch.actions, _real_actions(batch)
+        rows = torch.arange(len(batch), device=vector.device).repeat(self.config.draws)
+        if batch.blind is not None and batch.blind.actions is not None:
+            imagined, known = self.imagine(batch.blind, generator)
+            rows = torch.cat([rows, len(batch) + torch.arange(len(imagined), device=vector.device)])
+            vector, actions = torch.cat([vector, imagined]), torch.cat([actions, batch.blind.actions])
+            mask = torch.cat([mask, _real_actions(batch.blind) & known[:, None, None]])
+        guess, doubt = self.guess(vector)
+        off = (actions.masked_fill(~mask, 0) - guess.float()).masked_fill(~mask, 0)
         count = mask.sum().to(off.dtype)
         likely = (off.detach().abs() / doubt + doubt.log()).masked_fill(~mask, 0)
         terms = {
             "guess": Term(off.abs().sum(), count, weight=self.config.guess),
             "doubt": Term(likely.sum(), count, weight=0.1),  # log-likelihood of a Laplace distribution
+            "flow": self.flow(vector[rows].detach(), (off / doubt).detach()[rows], mask[rows], generator),
         }
-        draws = self.config.draws
-        clean, mask = (
-            part.repeat(draws, 1, 1) for part in ((off / doubt).detach().clamp(-FARTHEST, FARTHEST), mask)
-        )
+        if batch.keypoints is not None:
+            if self.config.look > 0:
+                terms["look"] = self.look(batch, sight.seen)
+            if self.config.contrast > 0:
+                terms["contrast"] = self.contrast(batch, sight.seen)
+            if self.config.point > 0:
+                terms["point"] = self.point(batch, sight.places)
+        return Loss(terms)
+
+    def flow(
+        self,
+        vector: Float[Tensor, "row width"],
+        off: Float[Tensor, "row horizon action"],
+        mask: Bool[Tensor, "row horizon action"],
+        generator: torch.Generator | None,
+    ) -> Term:
+        """Flow matching of what is left after the first guess, in units of its doubt."""
+        clean = off.clamp(-FARTHEST, FARTHEST)
         noise = flow.sample_noise(clean.shape, generator=generator, device=clean.device)
         time = flow.sample_time(clean.shape[:1], generator=generator, device=clean.device)
-        velocity = self.velocity.given(sight.vector.detach(), batch.action_mask.float())
+        velocity = self.velocity.given(vector, mask.any(1).float())
         wrong = velocity(flow.interpolate(noise, clean, time), time) - flow.velocity_target(noise, clean)
         _, out, _ = precondition(time)  # in units of the network's output, every flow time counts alike
         error = (wrong.float() / out[:, None, None]).square().masked_fill(~mask, 0)
-        terms["flow"] = Term(error.sum(), mask.sum().to(error.dtype))
-        if self.config.look > 0 and batch.keypoints is not None:
-            terms["look"] = self.look(batch, sight.seen)
-        if self.config.point > 0 and batch.keypoints is not None:
-            terms["point"] = self.point(batch, sight.places)
-        return Loss(terms)
+        return Term(error.sum(), mask.sum().to(error.dtype))
 
     def point(self, batch: Batch, places: Float[Tensor, "batch 2 3"]) -> Term:
         """Distance of the keypoints from where they are seen, in units of `REACH`, at most 1."""
@@ -726,23 +770,48 @@ class Compact(Policy):
 
     def look(self, batch: Batch, sights: Mapping[str, Seen]) -> Term:
         """Cross-entropy of where the first slots look, given where the keypoints show in calibrated views."""
+        total, count = batch.state.new_zeros(()), batch.state.new_zeros(())
+        for seen, target, real in self.shown(batch, sights):
+            wrong = -(target * seen.matches[:, :KEYPOINTS].float().log_softmax(-1)).sum(-1)
+            total, count = total + wrong.masked_fill(~real, 0).sum(), count + real.sum()
+        return Term(total, count, weight=self.config.look)
+
+    def contrast(self, batch: Batch, sights: Mapping[str, Seen]) -> Term:
+        """Which of the batch's things a sentence means, and which of its sentences means a thing.
+
+        Cross-entropy both ways, for each keypoint and view; what shows in no view is nobody's thing.
+        Equal descriptions only limit how low it can get.
+
+        Source: Radford et al. (2021), figure 3.
+        """
+        total, count = batch.state.new_zeros(()), batch.state.new_zeros(())
+        for seen, target, real in self.shown(batch, sights):
+            things = target @ seen.keys.transpose(1, 2)  # batch 2 key
+            alike = seen.queries[:, :KEYPOINTS].transpose(0, 1) @ things.permute(1, 2, 0)
+            alike, there = alike.float(), real.T  # keypoint sentence thing, keypoint batch
+            by_sentence = alike.masked_fill(~there[:, None, :], -1e4).log_softmax(2)
+            by_thing = alike.masked_fill(~there[:, :, None], -1e4).log_softmax(1)
+            wrong = -(by_sentence + by_thing).diagonal(dim1=1, dim2=2) / 2
+            total, count = total + wrong.masked_fill(~there, 0).sum(), count + there.sum()
+        return Term(total, count, weight=self.config.contrast)
+
+    def shown(
+        self, batch: Batch, sights: Mapping[str, Seen]
+    ) -> Iterator[tuple[Seen, Float[Tensor, "batch 2 place"], Bool[Tensor, "batch 2"]]]:
+        """What each camera sees now, over which places each keypoint shows there, and whether it does."""
         if batch.keypoints is None or batch.keypoint_mask is None:
             raise ValueError("compact: the batch has no keypoints.")
-        total, count = batch.state.new_zeros(()), batch.state.new_zeros(())
         places = F.pad(batch.keypoints, (0, 1), value=1.0)  # batch 2 (x y z 1)
         matrices, known = self.calibration(batch)
+        now = slice(len(self.config.history) - 1, None, len(self.config.history))  # last tick of each
         for number, name in enumerate(self.cameras):
             shown = places @ matrices[:, number].transpose(1, 2)  # batch 2 (u w, v w, w)
             point = shown[..., :2] / shown[..., 2:].clamp(min=1e-6)
             real = batch.keypoint_mask & known[:, number, None] & (shown[..., 2] > 1e-6)
-            real = real & (point.abs() <= 1).all(-1)
-            now = slice(len(self.config.history) - 1, None, len(self.config.history))  # last tick of each
-            grid, matches = sights[name].grid[now], sights[name].matches[now, :KEYPOINTS]
-            distance = (grid[:, None] - point[:, :, None]).square().sum(-1)  # batch 2 place
+            seen = Seen(*(part[now] for part in sights[name]))
+            distance = (seen.grid[:, None] - point[:, :, None]).square().sum(-1)  # batch 2 place
             target = (distance / (-2 * BLUR**2)).softmax(-1)
-            wrong = -(target * matches.float().log_softmax(-1)).sum(-1)
-            total, count = total + wrong.masked_fill(~real, 0).sum(), count + real.sum()
-        return Term(total, count, weight=self.config.look)
+            yield seen, target, real & (point.abs() <= 1).all(-1)
 
     def act(
         self,
@@ -768,3 +837,16 @@ class Compact(Policy):
             velocity = flow.guide(velocity, promised, prefix.new_ones(length))
         off = flow.integrate(velocity, self.config.temperature * noise, steps=self.config.steps)
         return Acted(actions=guess + doubt * off)
+
+
+def _calibrated(spec: Spec) -> bool:
+    """Whether it is known where any camera of a body stands."""
+    return any(camera.projection is not None for camera in spec.cameras)
+
+
+def _real_actions(batch: Batch) -> Bool[Tensor, "batch horizon action"]:
+    """Which numbers of the chunks are there to be learned."""
+    assert batch.horizon_mask is not None  # comes with the actions
+    assert batch.action_mask is not None
+    has, ticks, dimensions = batch.has_actions, batch.horizon_mask, batch.action_mask
+    return has[:, None, None] & ticks[:, :, None] & dimensions[:, None, :]

@@ -4,7 +4,7 @@
     <run>/log.jsonl       one line every `log_every` steps
     <run>/events...       the same for TensorBoard
     <run>/checkpoint/     the last checkpoint: an agent's folder (see `visuomotor.agent.folder`) and
-        train_state/optimizer.safetensors   moments of AdamW by weight
+        train_state/optimizer.safetensors   moments of the optimizer by weight
         train_state/state.json              step, seconds, the running means of the log
 
 No random state is kept: every random number is drawn from (seed, step).
@@ -35,7 +35,7 @@ from visuomotor.agent.folder import check_golden, check_saved, describe, policy_
 from visuomotor.agent.weights import put_weights, read_tensors, write_tensors
 from visuomotor.errors import CheckpointError
 from visuomotor.policies.base import Policy
-from visuomotor.training.optim import AdamW, Average
+from visuomotor.training.optim import Average, Optimizer
 from visuomotor.types import Stats
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _start(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def save(
-    folder: Path, subject: Subject, optimizer: AdamW, average: Average, state: Mapping[str, Any]
+    folder: Path, subject: Subject, optimizer: Optimizer, average: Average, state: Mapping[str, Any]
 ) -> None:
     """Put a new checkpoint in the place of the last one, which survives whatever goes wrong.
 
@@ -207,7 +207,7 @@ def last_step(folder: Path) -> int | None:
     return int(read_json(place / "train_state" / "state.json")["step"])
 
 
-def restore(folder: Path, subject: Subject, optimizer: AdamW, average: Average) -> dict[str, Any] | None:
+def restore(folder: Path, subject: Subject, optimizer: Optimizer, average: Average) -> dict[str, Any] | None:
     """Bring policy, optimizer and average to the last checkpoint of a run; gives its state.json.
 
     None, and nothing is changed, if the run has no checkpoint yet.

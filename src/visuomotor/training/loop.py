@@ -1,6 +1,6 @@
 """The training loop: steps, not seconds.
 
-    batch ─► policy.loss ─► sums and counts ─► gradients ─► clip ─► AdamW ─► moving average
+    batch ─► policy.loss ─► sums and counts ─► gradients ─► clip ─► AdamW, Muon ─► moving average
 
 Every random number is drawn from (seed, step), batches are a function of their number, and a
 checkpoint holds everything else. So a run that was stopped, by whatever, ends with the same bits.
@@ -24,7 +24,7 @@ from visuomotor.policies.base import Policy
 from visuomotor.training.checkpoint import Subject, open_run, restore, save
 from visuomotor.training.interrupt import Interrupt, watch_signals
 from visuomotor.training.log import Log, Meter
-from visuomotor.training.optim import AdamW, Average, learning_rate
+from visuomotor.training.optim import Average, Optimizer, learning_rate
 from visuomotor.training.step import Losses, Precision, choose_precision, forward, optimizer_step
 from visuomotor.types import Batch, Stats
 
@@ -46,6 +46,8 @@ class TrainConfig:
     """Parts that a batch is computed in, one after the other, to save memory."""
     learning_rate: float = 1e-3
     """Highest learning rate, after the warm-up; it falls to 0 along a cosine."""
+    kernel_rate: float = 0.0
+    """Highest learning rate of picture kernels, if `Muon` moves them; 0 leaves them to AdamW."""
     warmup: int = 100
     """Optimizer steps over which the learning rate rises."""
     weight_decay: float = 0.01
@@ -80,7 +82,7 @@ class TrainConfig:
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training: {name} must be positive, got {getattr(self, name)}.")
-        for name in ("warmup", "weight_decay", "threads", "seed", "hold_out"):
+        for name in ("warmup", "weight_decay", "kernel_rate", "threads", "seed", "hold_out"):
             if getattr(self, name) < 0:
                 raise ValueError(f"training: {name} must not be negative, got {getattr(self, name)}.")
         if not 0 <= self.ema_decay < 1 or not all(0 <= beta < 1 for beta in self.betas):
@@ -267,7 +269,12 @@ class _Run:
         self.subject, self.loader, self.config, self.folder = subject, loader, config, folder
         self.device, self.validation = device, validation
         policy = subject.policy
-        self.optimizer = AdamW(policy, weight_decay=config.weight_decay, betas=config.betas)
+        self.optimizer = Optimizer(
+            policy,
+            weight_decay=config.weight_decay,
+            betas=config.betas,
+            kernel_rate=config.kernel_rate,
+        )
         self.average = Average(policy, config.ema_decay)
         self.meter = Meter(device)
         self.rate = 0.0

@@ -22,7 +22,7 @@ from visuomotor.registry import lookup
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.training.checkpoint import refuse_foreign
 from visuomotor.training.loop import Progress, TrainConfig, TrainReport, train
-from visuomotor.types import Batch, Spec
+from visuomotor.types import Batch, Diet, Spec
 
 __all__ = ["build_policy", "train_from_folder"]
 
@@ -125,7 +125,7 @@ def train_from_folder(
     stats = {source.key: source.reader.stats for source in sources}
     pipelines = {key: model.transforms(key, stats[key], sentences) for key in stats}
 
-    def load(part: str, batch_size: int, ahead: int) -> Loader:
+    def load(part: str, batch_size: int, ahead: int, diet: Diet | None = None) -> Loader:
         windows = [source.windows(model, _split(source, config.hold_out)[part]) for source in sources]
         return Loader(
             windows,
@@ -133,14 +133,16 @@ def train_from_folder(
             batch_size=batch_size,
             seed=config.seed,
             embodiments=model.embodiments,
+            diet=diet,
             prefetch=ahead,
         )
 
     with ExitStack() as stack:
-        loader = stack.enter_context(load("train", config.batch_size // config.accumulate, _AHEAD))
+        part_size = config.batch_size // config.accumulate
+        loader = stack.enter_context(load("train", part_size, _AHEAD, model.diet))
         validation: list[Batch] = []
         if config.hold_out:
-            held = load("validation", config.batch_size // config.accumulate, 0)
+            held = load("validation", part_size, 0)
             count = max(1, min(_VALIDATION_BATCHES, len(held) // held.batch_size))
             validation = [held.batch(number) for number in range(count)]
         return train(

@@ -1,4 +1,4 @@
-"""One optimizer step: forward, gradients over a whole accumulated batch, clipping, AdamW."""
+"""One optimizer step: forward, gradients over a whole accumulated batch, clipping, the optimizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visuomotor.policies.base import Loss, Policy, Term
-from visuomotor.training.optim import AdamW, clip_gradients
+from visuomotor.training.optim import Optimizer, clip_gradients
 from visuomotor.types import Batch
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def forward(policy: Policy, batch: Batch, numbers: tuple[int, ...], precision: s
 def optimizer_step(
     policy: Policy,
     batches: Iterable[Batch],
-    optimizer: AdamW,
+    optimizer: Optimizer,
     *,
     rate: float,
     numbers: tuple[int, ...],
@@ -107,7 +107,7 @@ def optimizer_step(
         found = [float(norm), *(float(term.sum) for term in terms.values())]
         if not all(math.isfinite(number) for number in found):
             return Losses(terms=terms, norm=norm, finite=False)
-    optimizer.step(rate)
+    optimizer.step(rate, share=rate / config.learning_rate)
     return Losses(terms=terms, norm=norm, finite=True)
 
 

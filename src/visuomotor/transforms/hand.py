@@ -8,7 +8,7 @@ mounted on it is calibrated, is the frame of the body turned by that rotation an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float32
@@ -61,15 +61,18 @@ class LocateHand:
     """
 
     spec: Spec
+    _found: tuple[list[int], list[int]] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_found", find_hand(self.spec))
 
     def apply(self, sample: Sample) -> Sample:
         """The sample with its hand."""
-        found = find_hand(self.spec)
-        if found is None:
+        if self._found is None:
             return sample
-        position, turn = found
+        position, turn = self._found
         state = sample.state[-1]
-        return replace(sample, hand=hand_pose(state[position], state[turn]))
+        return sample.changed(hand=hand_pose(state[position], state[turn]))
 
     def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
         """Actions as they are."""

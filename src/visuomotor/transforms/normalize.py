@@ -93,10 +93,10 @@ class Normalize:
         _check_width("state", sample.state, center)
         state = ((sample.state - center) / scale).astype(np.float32)
         if sample.actions is None:
-            return replace(sample, state=state)
+            return sample.changed(state=state)
         center, scale = self._action
         _check_width("action", sample.actions, center)
-        return replace(sample, state=state, actions=((sample.actions - center) / scale).astype(np.float32))
+        return sample.changed(state=state, actions=((sample.actions - center) / scale).astype(np.float32))
 
     def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
         """Actions (horizon, action) in robot units."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,8 +39,7 @@ class PadDimensions:
         real = (
             np.ones(len(self.spec.action), dtype=bool) if sample.action_mask is None else sample.action_mask
         )
-        return replace(
-            sample,
+        return sample.changed(
             state=_pad(sample.state, self.state),
             state_mask=_pad(sample.state_mask, self.state),
             actions=None if sample.actions is None else _pad(sample.actions, self.action),

@@ -252,20 +252,23 @@ def test_a_part_of_a_tick_counts_as_one() -> None:
     assert ticks(0.0, 10.0) == 0
 
 
-def test_a_changed_sample_is_a_copy_and_knows_its_names() -> None:
-    real = np.ones(1, bool)
-    sample = Sample(
-        images={},
-        image_mask={},
-        state=np.zeros((1, 2), np.float32),
-        history_mask=real,
-        state_mask=np.ones(2, bool),
-        instruction="go",
-        embodiment="arm",
-    )
-    other = sample.changed(instruction="stop", key="set")
-    assert (other.instruction, other.key, sample.instruction, sample.key) == ("stop", "set", "go", "")
-    assert other.state is sample.state
-    assert other == replace(sample, instruction="stop", key="set")
-    with pytest.raises(TypeError, match="instructions"):
-        sample.changed(instructions="stop")
+def test_blind_samples_go_where_their_batch_goes() -> None:
+    state = torch.zeros(2, 1, 3)
+    real = torch.ones(2, 1, dtype=torch.bool)
+
+    def batch(blind: Batch | None) -> Batch:
+        return Batch(
+            images={},
+            image_mask={},
+            state=state,
+            history_mask=real,
+            state_mask=torch.ones(2, 3, dtype=torch.bool),
+            embodiment=torch.zeros(2, dtype=torch.int64),
+            has_actions=torch.zeros(2, dtype=torch.bool),
+            blind=blind,
+        )
+
+    moved = batch(batch(None)).to("meta")
+    assert moved.blind is not None
+    assert moved.blind.state.device.type == "meta"
+    assert len(moved) == 2

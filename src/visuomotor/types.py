@@ -329,18 +329,6 @@ class Sample:
     tokens: Tokens | None = None
     answer: str | None = None
 
-    def changed(self, **values: Any) -> Sample:
-        """A copy with other values; pipelines do it for every sample, and `replace` takes ten times as long.
-
-        Raises:
-            TypeError: A sample has no such attribute.
-        """
-        if unknown := values.keys() - self.__dict__.keys():
-            raise TypeError(f"a sample has no {sorted(unknown)}.")
-        other = object.__new__(Sample)
-        other.__dict__.update(self.__dict__, **values)
-        return other
-
     @classmethod
     def from_observation(cls, observation: Observation, key: str = "") -> Sample:
         """The sample that a pipeline sees while acting: no actions, every mask filled in."""

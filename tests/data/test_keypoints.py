@@ -29,7 +29,7 @@ def test_the_thing_is_where_the_gripper_will_close_and_the_goal_where_it_opens()
     found = find_keypoints(SPEC, state, actions, [5])
     assert found is not None
     places, mask = found
-    np.testing.assert_array_equal(mask, [[1, 1], [1, 1], [1, 1], [0, 1], [0, 0]])
+    np.testing.assert_array_equal(mask, [[1, 1], [1, 1], [1, 1], [0, 1], [0, 1]])
     np.testing.assert_array_equal(places[:, 0, 0], [2, 2, 2, 3, 4])  # closes at 2, opens at 4
     np.testing.assert_array_equal(places[:, 1], [[4, 14, 0]] * 5)
 
@@ -38,7 +38,7 @@ def test_neighboring_episodes_are_not_looked_into() -> None:
     one, two = episode("ooo"), episode("cco")
     found = find_keypoints(SPEC, np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]]), [3, 3])
     assert found is not None
-    np.testing.assert_array_equal(found[1], [[0, 0]] * 3 + [[0, 1]] * 2 + [[0, 0]])
+    np.testing.assert_array_equal(found[1], [[0, 0]] * 3 + [[0, 1]] * 3)
 
 
 def test_a_body_that_does_not_tell_where_its_hand_is_has_none() -> None:
@@ -54,3 +54,18 @@ def test_an_opening_after_a_failed_grasp_is_not_the_goal() -> None:
     np.testing.assert_array_equal(found[0][:, 1, 0], [6] * 7)
     np.testing.assert_array_equal(found[0][:, 0, 0], [1, 1, 4, 4, 4, 5, 6])  # in the hand at the end
     np.testing.assert_array_equal(found[1][:, 0], [1, 1, 1, 1, 1, 0, 0])
+
+
+def test_after_the_last_opening_nothing_is_told() -> None:
+    state, actions = episode("ocooo")
+    found = find_keypoints(SPEC, state, actions, [5])
+    assert found is not None
+    np.testing.assert_array_equal(found[1], [[1, 1], [1, 1], [0, 1], [0, 0], [0, 0]])
+
+
+def test_a_demonstration_that_lifts_has_no_goal_though_a_grasp_failed() -> None:
+    state, actions = episode("ocoocc")
+    found = find_keypoints(SPEC, state, actions, [6])
+    assert found is not None
+    assert not found[1][:, 1].any()
+    np.testing.assert_array_equal(found[0][:, 1, 0], range(6))  # for want of better, at the hand

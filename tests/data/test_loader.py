@@ -46,39 +46,55 @@ def test_every_tick_is_shown_once_an_epoch(windows):
         assert seen == sorted(map(tuple, windows.reader.state.tolist()))
 
 
-def test_blind_samples_come_along_without_pictures(windows):
+@pytest.fixture
+def telling(windows, monkeypatch):
+    """A fifth of the ticks tell both keypoints, another fifth one of them."""
+    rest = np.arange(len(windows)) % 5
+    told = np.stack([rest == 0, rest <= 1], axis=1)
+    monkeypatch.setattr(Windows, "told", told)
+    return told
+
+
+def ticks(windows: Windows, state: torch.Tensor) -> list[int]:
+    tick = {tuple(row): number for number, row in enumerate(windows.reader.state.tolist())}
+    return [tick[tuple(row)] for row in state[:, 0].tolist()]
+
+
+def test_blind_samples_are_taken_where_something_is_told_and_have_no_pictures(windows, telling):
     loader = Loader(windows, batch_size=4, seed=3, diet=Diet(blind=3))
     plain = Loader(windows, batch_size=4, seed=3)
+    hints = np.flatnonzero(telling.any(axis=1))
     shown = []
-    for step in range(len(windows)):
+    for step in range(len(hints)):
         batch = loader.batch(step)
         assert equal(batch, plain.batch(step))  # the others are as they were
         assert len(batch.blind) == 12
         assert (batch.blind.images, batch.blind.image_mask) == ({}, {})
         assert batch.blind.actions.shape == (12, 4, 3)
-        shown += map(tuple, batch.blind.state[:, 0].tolist())
-    assert sorted(shown) == sorted(list(map(tuple, windows.reader.state.tolist())) * 12)
+        shown += ticks(windows, batch.blind.state)
+    np.testing.assert_array_equal(np.bincount(shown, minlength=len(windows))[hints], 12)
 
 
-def test_a_share_of_the_pictures_is_taken_from_telling_ticks(windows, monkeypatch):
-    telling = np.arange(len(windows)) % 5 == 0
-    monkeypatch.setattr(Windows, "telling", telling)
-    loader = Loader(windows, batch_size=8, seed=3, diet=Diet(telling=0.75))
-    tick = {tuple(state): row for row, state in enumerate(windows.reader.state.tolist())}
-    batches = [[tick[tuple(state)] for state in loader.batch(n).state[:, 0].tolist()] for n in range(40)]
-    for rows in batches:
-        assert telling[rows].sum() == 6
-    counts = np.bincount(np.concatenate(batches), minlength=len(windows))
-    for kind in (telling, ~telling):  # each tick as often as all others of its kind
+@pytest.mark.parametrize("size", [1, 2, 8])
+def test_a_share_of_the_pictures_is_taken_from_telling_ticks(windows, telling, size):
+    both = telling.all(axis=1)
+    loader = Loader(windows, batch_size=size, seed=3, diet=Diet(telling=0.75))
+    batches = [ticks(windows, loader.batch(step).state) for step in range(320 // size)]
+    assert {len(rows) for rows in batches} == {size}
+    rows = np.concatenate(batches)
+    assert both[rows].sum() == 240
+    counts = np.bincount(rows, minlength=len(windows))
+    for kind in (both, ~both):  # each tick as often as all others of its kind
         assert counts[kind].max() - counts[kind].min() <= 1
 
 
-def test_a_diet_without_telling_ticks_takes_them_as_they_come(windows):
-    assert not windows.telling.any()  # this body does not tell where its hand is
+def test_where_nothing_is_told_ticks_come_as_they_are_and_none_is_blind(windows):
+    assert not windows.told.any()  # this body does not tell where its hand is
     plain = Loader(windows, batch_size=8, seed=3)
-    picky = Loader(windows, batch_size=8, seed=3, diet=Diet(telling=0.75))
+    picky = Loader(windows, batch_size=8, seed=3, diet=Diet(blind=3, telling=0.75))
     for step in range(5):
         assert equal(plain.batch(step), picky.batch(step))
+        assert picky.batch(step).blind is None
 
 
 @pytest.mark.parametrize("wrong", [{"blind": -1}, {"telling": 1.5}])

@@ -127,6 +127,13 @@ def test_an_episode_may_begin_with_the_hand_going_astray():
         assert values[0, 2] == 1
 
 
+def test_moves_without_limits_do_not_go_astray():
+    free = replace(SPEC, action=tuple(replace(d, low=-np.inf, high=np.inf) for d in SPEC.action))
+    noise = replace(QUIET, stray_chance=1.0)
+    label = np.array([0.01, -0.02, 1.0], np.float32)
+    np.testing.assert_array_equal(Disturbance(free, noise, np.random.default_rng(0))(label), label)
+
+
 def test_an_episode_is_told_in_several_wordings(tmp_path):
     run(tmp_path / "many", episodes=4, phrasings=3)
     reader = LeRobotReader(tmp_path / "many")

@@ -4,7 +4,8 @@ Most of a manipulation episode is decided by two places: that of the thing and t
 demonstration names both itself, later: the measured hand when the commanded gripper changes. Until
 the gripper closes, the thing is where it will close; the goal is where the gripper opens last. Known
 as keyframes or keypoints (James and Davison 2022, section 4.2). While the gripper is closed, the thing
-is about where the hand is, but not exactly; after the last opening nothing is told.
+is about where the hand is, but not exactly; after the last opening nothing is told. A demonstration
+that ends with a closed gripper, as one that lifts, has no goal.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def find_keypoints(
         lengths: Ticks of each episode, in order; nothing is looked up in a neighbor.
 
     Returns:
-        Places in meters in the frame of the body, and `True` where the episode tells them exactly; None
-        if the body does not tell where its hand is.
+        Places in meters in the frame of the body, and `True` where the episode tells them exactly; else
+        that of the hand. None if the body does not tell where its hand is.
     """
     grippers = [index for index, dimension in enumerate(spec.action) if dimension.kind == "gripper"]
     hand = find_hand(spec)
@@ -60,11 +61,11 @@ def _fill(points: np.ndarray, mask: np.ndarray, closed: np.ndarray, places: np.n
     """Write the keypoints and masks of one episode."""
     changes = np.flatnonzero(closed[1:] != closed[:-1]) + 1
     closings, openings = changes[closed[changes]], changes[~closed[changes]]
-    points[:, 0] = places
+    points[:] = places[:, None]
     for tick in range(len(closed)):
         later = closings[closings >= tick]
         if len(later) and (not closed[tick] or later[0] == tick):
             points[tick, 0], mask[tick, 0] = places[later[0]], True
-    if len(openings):  # the last one: what is opened earlier was a failed grasp
+    if len(openings) and not closed[-1]:  # the last one: what is opened earlier was a failed grasp
         last = openings[-1]
-        points[:, 1], mask[:last, 1] = places[last], True
+        points[: last + 1, 1], mask[: last + 1, 1] = places[last], True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from fractions import Fraction
 from types import TracebackType
 
 import numpy as np
@@ -17,7 +19,7 @@ from visuomotor.types import Batch, Diet, Sample
 
 __all__ = ["Loader"]
 
-_TELLING, _OTHERS, _BLIND = range(1, 4)  # make the orders of one seed differ
+_ALL, _TELLING, _OTHERS, _BLIND = range(4)  # make the orders of one seed differ
 
 
 class Loader:
@@ -64,16 +66,18 @@ class Loader:
         bodies = sorted({part.reader.spec.embodiment for part in self.windows})
         self.embodiments = tuple(bodies if embodiments is None else embodiments)
         self._starts = np.cumsum([0, *(len(part) for part in self.windows)])
-        diet = diet or Diet()
-        self._blind = batch_size * diet.blind
-        self._orders = _orders(self.windows, batch_size, diet, seed)
-        self._blind_order = _Order(np.arange(len(self)), (seed, _BLIND))
+        self._diet = diet or Diet()
+        told = np.concatenate([part.told for part in self.windows])
+        self._streams = _streams(told, batch_size, self._diet, seed)
+        hints = np.flatnonzero(told.any(axis=1))
+        self._blind = batch_size * self._diet.blind if len(hints) else 0
+        self._blind_order = _Order(hints, (seed, _BLIND))
         self._prefetch = prefetch
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader") if prefetch else None
         self._ahead: dict[int, Future[Batch]] = {}
 
     def __len__(self) -> int:
-        """Samples an epoch."""
+        """Ticks of all data sets."""
         return int(self._starts[-1])
 
     def batch(self, step: int) -> Batch:
@@ -93,7 +97,10 @@ class Loader:
 
     def samples(self, step: int) -> list[Sample]:
         """The samples of a batch before collation, having run through their pipelines."""
-        rows = [row for order, count in self._orders for row in order.take(step * count, count)]
+        rows: list[int] = []
+        for order, share, whole in self._streams:
+            first, end = (whole(n * share) for n in (step, step + 1))
+            rows += order.take(first, end - first)
         return [self._sample(row, Windows.__getitem__) for row in rows]
 
     def blind_samples(self, step: int) -> list[Sample]:
@@ -154,13 +161,18 @@ class _Order:
         return self._epochs[epoch]
 
 
-def _orders(windows: Sequence[Windows], batch_size: int, diet: Diet, seed: int) -> list[tuple[_Order, int]]:
-    """Orders of samples with pictures, and how many of each make a batch."""
-    telling = np.concatenate([part.telling for part in windows])
+def _streams(
+    told: np.ndarray, batch_size: int, diet: Diet, seed: int
+) -> list[tuple[_Order, Fraction, Callable[[Fraction], int]]]:
+    """Orders of samples with pictures, how many of each make a batch on average, and how that is rounded.
+
+    Batch `n` takes what lies between the shares of `n` and of `n + 1` batches, so that the shares hold
+    however small a batch is.
+    """
+    telling = told.all(axis=1)
     if diet.telling is None or telling.all() or not telling.any():
-        return [(_Order(np.arange(len(telling)), (seed,)), batch_size)]
-    count = round(diet.telling * batch_size)
-    return [
-        (_Order(np.flatnonzero(telling), (seed, _TELLING)), count),
-        (_Order(np.flatnonzero(~telling), (seed, _OTHERS)), batch_size - count),
-    ]
+        return [(_Order(np.arange(len(told)), (seed, _ALL)), Fraction(batch_size), math.floor)]
+    share = Fraction(diet.telling).limit_denominator(1000) * batch_size
+    first = _Order(np.flatnonzero(telling), (seed, _TELLING))
+    second = _Order(np.flatnonzero(~telling), (seed, _OTHERS))
+    return [(first, share, math.floor), (second, batch_size - share, math.ceil)]

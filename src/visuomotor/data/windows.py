@@ -76,11 +76,12 @@ class Windows:
         return self._sample(self._rows[index], {})
 
     @property
-    def telling(self) -> Bool[np.ndarray, " sample"]:
-        """Of each sample whether hindsight tells both keypoints."""
+    def told(self) -> Bool[np.ndarray, "sample 2"]:
+        """Of each sample which keypoints hindsight tells."""
         if self._keypoints is None:
-            return np.zeros(len(self), bool)
-        return self._keypoints[1][self._rows].all(axis=1)
+            return np.zeros((len(self), 2), bool)
+        found: np.ndarray = self._keypoints[1][self._rows]
+        return found
 
     def _sample(self, tick: int, frames: Mapping[str, np.ndarray]) -> Sample:
         reader, first, end = self.reader, self._first[tick], self._end[tick]

@@ -36,7 +36,10 @@ class Noise:
     slip_ticks: tuple[int, int] = (2, 4)
     """Fewest and most ticks of a slip."""
     stray_chance: float = 0.25
-    """Chance that an episode begins with the hand going astray, at full speed in one direction."""
+    """Chance that an episode begins with the hand going astray, at full speed in one direction.
+
+    Only moves in meters (`ee_delta`) that have limits do.
+    """
     stray_ticks: tuple[int, int] = (2, 8)
     """Fewest and most ticks of that."""
 
@@ -54,7 +57,7 @@ class Noise:
 
 
 class Disturbance:
-    """What becomes of the expert's actions, tick after tick .
+    """What becomes of the expert's actions, tick after tick.
 
     Args:
         spec: Units and grippers of the action.
@@ -100,5 +103,6 @@ class Disturbance:
 def _full_speed(spec: Spec, generator: np.random.Generator) -> np.ndarray:
     """A random direction of the moves in meters, as fast as they may be; 0 for all other numbers."""
     moves = np.array([d.high if d.unit == "m" and d.kind == "ee_delta" else 0.0 for d in spec.action])
+    moves[~np.isfinite(moves)] = 0.0
     direction = generator.normal(size=len(moves)) * (moves > 0)
     return direction / (np.abs(direction).max() or 1.0) * moves

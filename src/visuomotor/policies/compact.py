@@ -63,7 +63,7 @@ TextChoice = Literal["minilm", "scratch"]
 DECISION = 4.0  # sharpening that finds the best of several places
 WINDOW = 0.15  # around the best place, in half pictures
 HINT = 0.006  # meters; how wrong the places are that the actions are learned with
-AROUND = 0.06  # meters; the same, of what hindsight tells only about
+AROUND = 0.06  # meters; the same, of what hindsight does not tell exactly
 BLIND = 3  # samples without pictures for each one with them
 TELLING = 0.75  # share of pictures in which both keypoints are told
 KEYPOINTS = 2  # the thing that is moved and its goal
@@ -116,7 +116,7 @@ class CompactConfig:
     """Share of training samples that lose their sentence, so that without one the policy picks a goal."""
     draws: int = 2
     """Noise draws for each encoded picture in training; blind samples have one."""
-    steps: int = 8
+    steps: int = 4
     """Euler steps of one call."""
     temperature: float = 0.2
     """Scale of the noise from which a call starts; near 0 it stays close to the likeliest chunk."""
@@ -181,11 +181,13 @@ class Seen(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """Everything that was observed as one vector, what each camera saw, and where it saw the keypoints."""
+    """Everything that was observed as one vector, what each camera saw, where it saw the keypoints, and
+    in which samples the sentence was heard; None if in all."""
 
     vector: Float[Tensor, "batch width"]
     seen: dict[str, Seen]
     places: Float[Tensor, "batch 2 3"]
+    heard: Bool[Tensor, "batch 1"] | None
 
 
 class Views(NamedTuple):
@@ -362,9 +364,9 @@ class FlowBlock(nn.Module):
 
     def forward(
         self,
-        hidden: Float[Tensor, "draw batch width"],
-        modulation: Float[Tensor, "draw batch modulation"],
-    ) -> Float[Tensor, "draw batch width"]:
+        hidden: Float[Tensor, "row width"],
+        modulation: Float[Tensor, "row modulation"],
+    ) -> Float[Tensor, "row width"]:
         shift, scale, gate = modulation.chunk(3, dim=-1)
         return hidden + gate * self.mlp(self.norm(hidden) * (1 + scale) + shift)
 
@@ -381,22 +383,19 @@ class Velocity(nn.Module):
         self.leave = nn.Linear(config.width, chunk)
 
     def given(
-        self, observation: Float[Tensor, "batch width"], real: Float[Tensor, "batch action"]
+        self, observation: Float[Tensor, "row width"], real: Float[Tensor, "row action"]
     ) -> flow.Velocity:
         """The velocity as a function of chunk and flow time; what the observation says is computed once.
 
-        The chunks may be several draws for each observation, draw by draw. Padded actions are not read.
+        Padded actions are not read.
         """
         blocks = cast(Sequence[FlowBlock], self.blocks)
         said = [block.from_observation(observation) for block in blocks]
 
         def velocity(chunk: Tensor, time: Tensor) -> Tensor:
             skip, out, enter = (part[:, None, None] for part in precondition(time))
-            draws = (enter * chunk).unflatten(0, (-1, len(observation))) * real[:, None]
-            waves = embed_time(time, TIME).unflatten(0, (-1, len(observation)))
-            hidden = (
-                self.enter(draws.flatten(2)) + observation
-            )  # draw batch horizon action -> draw batch width
+            hidden = self.enter((enter * chunk * real[:, None]).flatten(1)) + observation
+            waves = embed_time(time, TIME)
             for block, part in zip(blocks, said, strict=True):
                 hidden = block(hidden, part + block.from_time(waves))
             return skip * chunk + out * self.leave(self.norm(hidden)).reshape(chunk.shape)
@@ -607,7 +606,8 @@ class Compact(Policy):
         self, batch: Batch, *, augment: bool = False, generator: torch.Generator | None = None
     ) -> Sight:
         """Everything that was observed."""
-        slots = self.read(batch, self.heard(batch, generator) if augment else None)
+        heard = self.heard(batch, generator) if augment else None
+        slots = self.read(batch, heard)
         history = len(self.config.history)
         summary = self.summary(slots.flatten(1))
         views_seen, sights = [], {}
@@ -624,7 +624,7 @@ class Compact(Policy):
         looks = torch.cat([self.glance(seen.flatten(1)), held.flatten(1)], dim=-1)
         ways = self.ways(batch, places) * known[:, None, None]
         vector = self.gathered(batch, summary, ways, looks)
-        return Sight(vector, sights, places)
+        return Sight(vector, sights, places, heard)
 
     def imagine(
         self, batch: Batch, generator: torch.Generator | None
@@ -737,7 +737,7 @@ class Compact(Policy):
             if self.config.look > 0:
                 terms["look"] = self.look(batch, sight.seen)
             if self.config.contrast > 0:
-                terms["contrast"] = self.contrast(batch, sight.seen)
+                terms["contrast"] = self.contrast(batch, sight.seen, sight.heard)
             if self.config.point > 0:
                 terms["point"] = self.point(batch, sight.places)
         return Loss(terms)
@@ -776,19 +776,24 @@ class Compact(Policy):
             total, count = total + wrong.masked_fill(~real, 0).sum(), count + real.sum()
         return Term(total, count, weight=self.config.look)
 
-    def contrast(self, batch: Batch, sights: Mapping[str, Seen]) -> Term:
+    def contrast(
+        self, batch: Batch, sights: Mapping[str, Seen], heard: Bool[Tensor, "batch 1"] | None = None
+    ) -> Term:
         """Which of the batch's things a sentence means, and which of its sentences means a thing.
 
-        Cross-entropy both ways, for each keypoint and view; what shows in no view is nobody's thing.
-        Equal descriptions only limit how low it can get.
+        Cross-entropy both ways, for each keypoint and view; what shows in no view is nobody's thing, and
+        what was not heard means none. The others are those of one part of an accumulated batch. Equal
+        descriptions in a batch limit how low it can get.
 
-        Source: Radford et al. (2021), figure 3.
+        Source: Radford et al. (2021), figure 3; features are not normalized and no scale is learned, as
+        the same products find the place in the picture.
         """
         total, count = batch.state.new_zeros(()), batch.state.new_zeros(())
         for seen, target, real in self.shown(batch, sights):
             things = target @ seen.keys.transpose(1, 2)  # batch 2 key
             alike = seen.queries[:, :KEYPOINTS].transpose(0, 1) @ things.permute(1, 2, 0)
-            alike, there = alike.float(), real.T  # keypoint sentence thing, keypoint batch
+            there = (real if heard is None else real & heard).T  # keypoint batch
+            alike = alike.float()  # keypoint sentence thing
             by_sentence = alike.masked_fill(~there[:, None, :], -1e4).log_softmax(2)
             by_thing = alike.masked_fill(~there[:, :, None], -1e4).log_softmax(1)
             wrong = -(by_sentence + by_thing).diagonal(dim1=1, dim2=2) / 2

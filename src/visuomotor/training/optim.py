@@ -140,9 +140,9 @@ class Optimizer:
 class Muon:
     """Momentum whose step is made orthogonal, for kernels: all directions of a layer learn equally fast.
 
-    A kernel is the matrix of its output channels; the step of a tall one is larger, as in the source.
-    Small eyes learn the shapes of things from about half as many pictures as with `AdamW`
-    (docs/training.md).
+    A kernel is the matrix of its output channels; the step of a tall one is larger, as in the source,
+    which leaves the first and the last layer to AdamW; here they are kernels like all others. What it
+    is worth stands in docs/results.md.
 
     Args:
         module: What is trained.
@@ -190,10 +190,10 @@ class Muon:
 
 
 def orthogonalized(matrix: Tensor, steps: int = 5) -> Tensor:
-    """A matrix with the same singular vectors, and singular values all near 1 (0.7 to 1.2).
+    """A matrix with the same singular vectors, whose singular values are near 1 (0.7 to 1.2).
 
-    The odd polynomial of degree 5 is iterated; its coefficients, the source's, trade exactness for
-    growth of small singular values.
+    Values below about 1/300 of the largest stay smaller. The odd polynomial of degree 5 is iterated; its
+    coefficients, the source's, trade exactness for growth of small values.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]

@@ -8,7 +8,7 @@ mounted on it is calibrated, is the frame of the body turned by that rotation an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float32
@@ -72,7 +72,7 @@ class LocateHand:
             return sample
         position, turn = self._found
         state = sample.state[-1]
-        return sample.changed(hand=hand_pose(state[position], state[turn]))
+        return replace(sample, hand=hand_pose(state[position], state[turn]))
 
     def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
         """Actions as they are."""

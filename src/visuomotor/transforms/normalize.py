@@ -93,10 +93,10 @@ class Normalize:
         _check_width("state", sample.state, center)
         state = ((sample.state - center) / scale).astype(np.float32)
         if sample.actions is None:
-            return sample.changed(state=state)
+            return replace(sample, state=state)
         center, scale = self._action
         _check_width("action", sample.actions, center)
-        return sample.changed(state=state, actions=((sample.actions - center) / scale).astype(np.float32))
+        return replace(sample, state=state, actions=((sample.actions - center) / scale).astype(np.float32))
 
     def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
         """Actions (horizon, action) in robot units."""

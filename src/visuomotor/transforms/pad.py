@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,7 +39,8 @@ class PadDimensions:
         real = (
             np.ones(len(self.spec.action), dtype=bool) if sample.action_mask is None else sample.action_mask
         )
-        return sample.changed(
+        return replace(
+            sample,
             state=_pad(sample.state, self.state),
             state_mask=_pad(sample.state_mask, self.state),
             actions=None if sample.actions is None else _pad(sample.actions, self.action),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class EncodeSentence:
         sentence[:count] = states[:count]
         mask = np.zeros(self.max_tokens, dtype=bool)
         mask[:count] = True
-        return sample.changed(sentence=sentence, sentence_mask=mask)
+        return replace(sample, sentence=sentence, sentence_mask=mask)
 
     def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
         """The actions as they are."""
@@ -68,7 +68,7 @@ class HashWords:
         attend = np.zeros(self.max_tokens, dtype=bool)
         attend[:count] = True
         tokens = Tokens(ids=ids, attend=attend, loss=np.zeros_like(attend), segment=np.zeros_like(ids))
-        return sample.changed(tokens=tokens)
+        return replace(sample, tokens=tokens)
 
     def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
         """The actions as they are."""

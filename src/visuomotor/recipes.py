@@ -123,7 +123,9 @@ def demo_tiny() -> Recipe:
             episodes=6, phrasings=2, cameras={"front": 32, "wrist": 32}, options={"rival": True}
         ),
         policy=replace(CompactConfig.tiny(), max_tokens=32),
-        training=TrainConfig(steps=30, batch_size=16, warmup=5, log_every=5, save_every=15, hold_out=1),
+        training=TrainConfig(
+            steps=30, batch_size=16, kernel_rate=0.03, warmup=5, log_every=5, save_every=15, hold_out=1
+        ),
         evaluation=EvaluateConfig(episodes=4, probe_episodes=2, videos=1),
     )
 

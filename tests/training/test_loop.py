@@ -58,7 +58,7 @@ def test_a_run_leaves_a_checkpoint_a_log_and_events(finished: Path) -> None:
     ]
     lines = read_log(finished)
     assert [line["step"] for line in lines] == [5, 10, 15, 20, 24]
-    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+    assert lines[-1]["loss"] < 0.9 * lines[0]["loss"]
     assert {"terms", "learning_rate", "gradient_norm", "samples_per_second", "seconds", "time"} <= set(
         lines[0]
     )
@@ -285,7 +285,7 @@ def test_bf16_learns(material: Open, tmp_path: Path, monkeypatch: pytest.MonkeyP
     report = material().train(tmp_path / "run", replace(CONFIG, precision="bf16"))
     assert report.precision == "bf16"
     lines = read_log(tmp_path / "run")
-    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+    assert lines[-1]["loss"] < 0.9 * lines[0]["loss"]
     assert load_policy(tmp_path / "run").policy.leave.weight.dtype == torch.float32
 
 

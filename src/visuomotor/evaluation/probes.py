@@ -136,6 +136,11 @@ PROBES: dict[str, Probe] = {
         question="The same scenes and goals, said with synonyms that never occurred in training.",
         change=_split("words"),
     ),
+    "free": Probe(
+        title="Free sentences",
+        question="Sentences as people type them, which no grammar made, in scenes that hold what they name.",
+        change=_split("free"),
+    ),
     "blank": Probe(
         title="No sentence",
         question="The sentence is taken away. Nobody can know the goal now, so an honest result lies near "

@@ -32,6 +32,7 @@ from visuomotor.envs.tabletop.layout import (
 from visuomotor.envs.tabletop.scene import BOWL_RADIUS, SIZES
 
 SEEDS = st.integers(0, 2**40)
+GRAMMATICAL = tuple(split for split in SPLITS if split != "free")  # see test_free.py
 ANY = {"seed": SEEDS, "task": st.sampled_from(TASKS), "split": st.sampled_from(SPLITS)}
 
 
@@ -100,7 +101,7 @@ def test_either_every_object_has_a_rival_or_none_has(seed, task, split, rival: b
         assert any(shared) == rival
 
 
-@given(seed=SEEDS, task=st.sampled_from(TASKS), split=st.sampled_from(SPLITS), pick=st.integers(0, 99))
+@given(seed=SEEDS, task=st.sampled_from(TASKS), split=st.sampled_from(GRAMMATICAL), pick=st.integers(0, 99))
 def test_another_goal_keeps_the_scene_and_the_form_of_the_sentence(seed, task, split, pick: int) -> None:
     layout = sample_layout(seed, task=task, split=split)
     every = goals(layout)
@@ -126,7 +127,7 @@ def test_task_and_split_of_sentences_leave_the_scene_as_it_is(seed: int) -> None
     assert len({(layout.objects, layout.bowls, layout.goal.object) for layout in layouts}) == 1
 
 
-@given(**ANY)
+@given(seed=SEEDS, task=st.sampled_from(TASKS), split=st.sampled_from(GRAMMATICAL))
 def test_the_instruction_names_the_goal(seed, task, split) -> None:
     layout = sample_layout(seed, task=task, split=split)
     thing = layout.objects[layout.goal.object]

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from visuomotor.envs.tabletop import sentences
+from visuomotor.envs.tabletop import free, sentences
 from visuomotor.errors import unknown_name
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 Task = Literal["lift", "put_in"]
-Split = Literal["train", "positions", "pairs", "phrasing", "words"]
+Split = Literal["train", "positions", "pairs", "phrasing", "words", "free"]
 
 TASKS: tuple[str, ...] = get_args(Task)
 """What can be asked: hold an object in the air, or put it in a bowl."""
@@ -203,7 +203,8 @@ def sample_layout(
         task: One of `TASKS`.
         split: One of `SPLITS`. "positions" puts all objects where training puts none, "pairs" asks
             for a held-out pair of color and shape, "phrasing" and "words" use sentences that
-            training never uses, in the scenes of "train".
+            training never uses, in the scenes of "train". "free" draws a sentence that somebody
+            wrote by hand, and a scene that holds what it names.
         rival: Whether the objects have rivals; None leaves it to the seed, one half each.
         goal: Name of another goal of this scene, see `goals`; the scene stays the same.
         workspace: Where things may stand.
@@ -220,16 +221,18 @@ def sample_layout(
     stream = np.random.default_rng([seed, _SCENE])
     by_seed = bool(stream.random() < 0.5)
     rival = by_seed if rival is None else rival
-    kinds = _kinds(stream, rival, split)
-    objects, bowls = _places(stream, kinds, split, workspace)
+    said = free.draw(task, np.random.default_rng([seed, _SENTENCE])).meaning if split == "free" else None
+    kinds = _kinds(stream, rival, split, said)
+    objects, bowls = _places(stream, kinds, split, workspace, said)
 
     stream = np.random.default_rng([seed, _GOAL])
-    candidates = [number for number, kind in enumerate(kinds) if split != "pairs" or kind in HELD_OUT_PAIRS]
+    things = [number for number, kind in enumerate(kinds) if _may_be_asked(kind, split, said)]
+    pots = [number for number, bowl in enumerate(bowls) if said is None or bowl.color == said.bowl]
     draws = stream.random(2)
     chosen = Goal(
         task=task,
-        object=candidates[int(draws[0] * len(candidates))],
-        bowl=int(draws[1] * len(bowls)) if task == "put_in" else None,
+        object=things[int(draws[0] * len(things))],
+        bowl=pots[int(draws[1] * len(pots))] if task == "put_in" else None,
     )
     layout = Layout(
         objects=objects, bowls=bowls, goal=chosen, instruction="", split=split, rival=rival, seed=seed
@@ -252,25 +255,48 @@ def goals(layout: Layout) -> tuple[Goal, ...]:
 
 
 def instructions(layout: Layout, count: int) -> tuple[str, ...]:
-    """`count` different sentences for the layout's goal, from its split; the first is its instruction."""
+    """`count` different sentences for the layout's goal, from its split; the first is its instruction.
+
+    Raises:
+        ValueError: There are not so many.
+    """
     goal = layout.goal
     thing = layout.objects[goal.object]
+    bowl = None if goal.bowl is None else layout.bowls[goal.bowl].color
+    generator = np.random.default_rng([layout.seed, _SENTENCE])
+    if layout.split == "free":
+        drawn = free.draw(goal.task, generator).text
+        known = free.saying(goal.task, sentences.Meaning(thing.color, thing.shape, bowl), drawn)
+        if count > len(known):
+            raise ValueError(
+                f"split 'free': {len(known)} sentences for {goal.name(layout)!r}, {count} asked for."
+            )
+        return known[:count]
     return sentences.instructions(
         goal.task,
         color=thing.color,
         shape=thing.shape,
-        bowl=None if goal.bowl is None else layout.bowls[goal.bowl].color,
+        bowl=bowl,
         split=layout.split,
         count=count,
-        generator=np.random.default_rng([layout.seed, _SENTENCE]),
+        generator=generator,
     )
 
 
-def _kinds(stream: np.random.Generator, rival: bool, split: str) -> list[tuple[str, str]]:
-    """Color and shape of four objects, no two alike."""
+def _may_be_asked(kind: tuple[str, str], split: str, said: sentences.Meaning | None) -> bool:
+    """Whether the goal may be about an object of this color and shape."""
+    if said is not None:
+        return kind == (said.color, said.shape)
+    return split != "pairs" or kind in HELD_OUT_PAIRS
+
+
+def _kinds(
+    stream: np.random.Generator, rival: bool, split: str, said: sentences.Meaning | None
+) -> list[tuple[str, str]]:
+    """Color and shape of four objects, no two alike, one of them what is said."""
     colors = list(COLORS)
     wanted = range(2, 5) if split == "pairs" else range(1)  # how many of them are held out
-    while True:  # one try in two is good for most splits, one in twenty for "pairs"
+    while True:  # one try in two is good for most splits, one in twenty for "pairs" and "free"
         if rival:
             kinds = [kind for _ in range(2) for kind in _rivals(stream, colors)]
         else:
@@ -278,7 +304,12 @@ def _kinds(stream: np.random.Generator, rival: bool, split: str) -> list[tuple[s
             kinds = [
                 (colors[number], shape) for number, shape in zip(stream.permutation(len(colors)), shapes)
             ]
-        if len(set(kinds)) == len(kinds) and sum(kind in HELD_OUT_PAIRS for kind in kinds) in wanted:
+        asked = said is None or (said.color, said.shape) in kinds
+        if (
+            len(set(kinds)) == len(kinds)
+            and sum(kind in HELD_OUT_PAIRS for kind in kinds) in wanted
+            and asked
+        ):
             return [kinds[number] for number in stream.permutation(len(kinds))]
 
 
@@ -292,7 +323,11 @@ def _rivals(stream: np.random.Generator, colors: list[str]) -> list[tuple[str, s
 
 
 def _places(
-    stream: np.random.Generator, kinds: list[tuple[str, str]], split: str, workspace: Workspace
+    stream: np.random.Generator,
+    kinds: list[tuple[str, str]],
+    split: str,
+    workspace: Workspace,
+    said: sentences.Meaning | None,
 ) -> tuple[tuple[Thing, ...], tuple[Bowl, ...]]:
     """Objects and bowls where the open gripper reaches each object without touching another thing.
 
@@ -300,6 +335,8 @@ def _places(
     """
     chosen = stream.permutation(len(COLORS))[:2]
     bowl_colors = [list(COLORS)[number] for number in chosen]
+    if said is not None and said.bowl is not None and said.bowl not in bowl_colors:
+        bowl_colors[int(stream.integers(2))] = said.bowl
     for _ in range(_RESTARTS):
         spots = [_point(stream, workspace.x, workspace.bowl_y) for _ in bowl_colors]
         if math.dist(*spots) < 2 * BOWL_OUTER_RADIUS + _BOWL_GAP:

@@ -61,4 +61,5 @@ def test_a_summary_without_common_scenes_has_no_paired_difference() -> None:
     probe = [play(place.env, place.session, case("words", seed)) for seed in (3, 4)]
     assert summarize("words", probe, main)["against_main"] is None
     assert summarize("words", probe, [*main, *probe])["against_main"]["n"] == 2
+    assert summarize("free", probe, [*main, *probe])["against_main"] is None  # its split decides the scene
     assert count_failures([trial.episode for trial in main]) == {}

@@ -2,9 +2,9 @@
 
 A probe plays the scenes of the main evaluation again with one thing changed, through nothing but the
 reset options of the environment: another goal, another split of the sentences, no sentence. Equal
-seeds make each probe a paired experiment. What a probe needs from an environment is `goals()`, the
-names of all goals in the scene; the options "goal", "split" and "instruction"; and the facts "goal"
-and "achieved".
+seeds make each probe a paired experiment, but for those whose split decides the scene. What a probe
+needs from an environment is `goals()`, the names of all goals in the scene; the options "goal",
+"split" and "instruction"; and the facts "goal" and "achieved".
 """
 
 from __future__ import annotations
@@ -97,11 +97,13 @@ class Probe:
         title: A few words for a person.
         question: What it tells, in plain words, in one or two sentences.
         change: From the reset options of the scene, its goals, its goal and a generator, those of the probe.
+        other_scenes: Equal seeds give other scenes than those of the main part, so that no pairs can be made.
     """
 
     title: str
     question: str
     change: Callable[[dict[str, Any], Sequence[str], str | None, np.random.Generator], dict[str, Any]]
+    other_scenes: bool = False
 
 
 def _swap(
@@ -140,6 +142,7 @@ PROBES: dict[str, Probe] = {
         title="Free sentences",
         question="Sentences as people type them, which no grammar made, in scenes that hold what they name.",
         change=_split("free"),
+        other_scenes=True,
     ),
     "blank": Probe(
         title="No sentence",
@@ -151,11 +154,13 @@ PROBES: dict[str, Probe] = {
         title="New places",
         question="Objects and bowls stand where none stood in training.",
         change=_split("positions"),
+        other_scenes=True,
     ),
     "pairs": Probe(
         title="New objects",
         question="Color and shape are combined as they never were in training.",
         change=_split("pairs"),
+        other_scenes=True,
     ),
 }
 
@@ -227,7 +232,7 @@ def summarize(part: str, trials: Sequence[Trial], main: Sequence[Trial]) -> dict
 
     Returns:
         `rate`, `low`, `high`, `n`, `successes`, `title`, `question`, `failures` (reason to count) and
-        `against_main` (see `Difference`; None without common seeds); for "swap" also `followed_old`; for
+        `against_main` (see `Difference`; None without common scenes); for "swap" also `followed_old`; for
         "blank" also `chance`, the rate of a robot that knows the task and guesses the goal, mean of
         1 / (goals in the scene), and `overlaps_chance`.
     """
@@ -241,7 +246,7 @@ def summarize(part: str, trials: Sequence[Trial], main: Sequence[Trial]) -> dict
     outcomes = {trial.episode.seed: trial.episode.success for trial in main}
     common = [episode for episode in episodes if episode.seed in outcomes]
     result["against_main"] = None
-    if common:
+    if common and not PROBES[part].other_scenes:
         before = [outcomes[episode.seed] for episode in common]
         result["against_main"] = paired_difference(before, [episode.success for episode in common]).to_json()
     if part == "swap":

@@ -149,18 +149,24 @@ def batch_with_keypoints(policy: Compact) -> Batch:
     return collate([pipeline.apply(sample) for sample in samples], policy.embodiments)
 
 
+def train_on(policy: Compact, batch: Batch, name: str, steps: int) -> list[float]:
+    """Train one term of the loss on one batch; its mean at each step."""
+    optimizer = torch.optim.Adam(policy.parameters(), 3e-3)
+    means = []
+    for step in range(steps):
+        term = policy.loss(batch, generator=torch.Generator().manual_seed(step)).terms[name]
+        optimizer.zero_grad()
+        (term.sum / term.count).backward()
+        optimizer.step()
+        means.append(float(term.sum.detach() / term.count))
+    return means
+
+
 def test_looking_is_learned_from_keypoints_through_the_projection() -> None:
     torch.manual_seed(0)
     policy = Compact(replace(CompactConfig.tiny(), look=1.0, shift=1), {"one": body("arm")})
     batch = batch_with_keypoints(policy)
-    optimizer = torch.optim.Adam(policy.parameters(), 3e-3)
-    losses = []
-    for step in range(150):
-        term = policy.loss(batch, generator=torch.Generator().manual_seed(step)).terms["look"]
-        optimizer.zero_grad()
-        (term.sum / term.count).backward()
-        optimizer.step()
-        losses.append(float(term.sum.detach() / term.count))
+    losses = train_on(policy, batch, "look", steps=150)
     assert losses[-1] < 0.7 * losses[0]
     with torch.no_grad():
         sights = policy.observe(batch).seen
@@ -245,14 +251,7 @@ def test_sentences_are_told_apart_by_what_is_where_their_thing_shows() -> None:
     torch.manual_seed(0)
     policy = Compact(CompactConfig.tiny(), {"one": body("arm")})
     batch = batch_with_keypoints(policy)
-    optimizer = torch.optim.Adam(policy.parameters(), 3e-3)
-    means = []
-    for step in range(60):
-        term = policy.loss(batch, generator=torch.Generator().manual_seed(step)).terms["contrast"]
-        optimizer.zero_grad()
-        (term.sum / term.count).backward()
-        optimizer.step()
-        means.append(float(term.sum.detach() / term.count))
+    means = train_on(policy, batch, "contrast", steps=60)
     assert means[0] > 0.8 * np.log(6)  # six sentences, at first all alike
     assert np.mean(means[-10:]) < 0.8 * means[0]
 

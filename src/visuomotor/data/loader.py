@@ -66,11 +66,11 @@ class Loader:
         bodies = sorted({part.reader.spec.embodiment for part in self.windows})
         self.embodiments = tuple(bodies if embodiments is None else embodiments)
         self._starts = np.cumsum([0, *(len(part) for part in self.windows)])
-        self._diet = diet or Diet()
+        diet = diet or Diet()
         told = np.concatenate([part.told for part in self.windows])
-        self._streams = _streams(told, batch_size, self._diet, seed)
+        self._streams = _streams(told, batch_size, diet, seed)
         hints = np.flatnonzero(told.any(axis=1))
-        self._blind = batch_size * self._diet.blind if len(hints) else 0
+        self._blind = batch_size * diet.blind if len(hints) else 0
         self._blind_order = _Order(hints, (seed, _BLIND))
         self._prefetch = prefetch
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader") if prefetch else None

@@ -307,7 +307,7 @@ class Eye(nn.Module):
         self.values = nn.Linear(channels, VALUE)
         self.queries = nn.Linear(config.slot_width, KEY)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.groups == 1:
+            if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, views: Views, slots: Float[Tensor, "frame slot width"]) -> Seen:

@@ -101,6 +101,10 @@ class Controller:
         """Commanded pose (6,): position and rotation vector from looking down."""
         return np.concatenate([self.position, self.describe(self.quat)])
 
+    def hand(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,) and quaternion (4,) of the hand for joint positions (joint,); changes nothing."""
+        return self._kinematics.forward(joints)
+
     def describe(self, quat: np.ndarray) -> np.ndarray:
         """Rotation vector (3,) of a hand orientation from looking straight down, base frame."""
         return rotation_vector(_product(quat, self._up))

@@ -12,21 +12,22 @@ import numpy as np
 
 from visuomotor.embodiments.base import Arm, Control
 from visuomotor.envs.base import Status
-from visuomotor.envs.tabletop.camera import VIDEO_LOOK, Look, render
+from visuomotor.envs.tabletop.camera import Look, render
 from visuomotor.envs.tabletop.control import Controller
 from visuomotor.envs.tabletop.layout import SPLITS, Goal, Layout, goals, instructions, sample_layout
 from visuomotor.envs.tabletop.scene import TIMESTEP, Scene, calibrated
 from visuomotor.envs.tabletop.tasks import TASKS, Task
+from visuomotor.envs.tabletop.worlds import get_world, noisy
 from visuomotor.errors import unknown_name
 from visuomotor.registry import lookup
-from visuomotor.types import Observation, Spec
+from visuomotor.types import Camera, Observation, Spec
 
 __all__ = ["CAMERAS", "TabletopEnv"]
 
 CAMERAS: Mapping[str, int] = {"front": 96, "wrist": 64}
 """Views by default, with their size in pixels."""
 
-_OPTIONS = ("task", "split", "rival", "goal", "instruction")
+_OPTIONS = ("task", "split", "rival", "goal", "instruction", "world")
 _MODELS = 64  # compiled models kept; more sets of shapes than the train split has
 _CARRIED = 0.1  # meters; what has been this high was in the hand
 _MAGIC = b"tabletop1"
@@ -43,9 +44,10 @@ class TabletopEnv:
         cameras: Views and their sizes in pixels: name to one number or (height, width).
         rate: Ticks a second.
         max_ticks: Length of an episode that does not end before.
+        world: Look and dynamics of episodes whose reset does not name them, see `worlds.WORLDS`.
 
     Raises:
-        ValueError: Unknown embodiment, task, control or camera; a rate that physics cannot keep.
+        ValueError: Unknown embodiment, task, control, camera or world; a rate that physics cannot keep.
     """
 
     def __init__(
@@ -57,9 +59,12 @@ class TabletopEnv:
         cameras: Mapping[str, int | tuple[int, int]] = CAMERAS,
         rate: float = 10.0,
         max_ticks: int = 100,
+        world: str = "clean",
     ) -> None:
         self.arm: Arm = lookup("embodiment", embodiment) if isinstance(embodiment, str) else embodiment
         self._default_task = _known("task", task, TASKS)
+        get_world(world, 0)  # refuses an unknown name before the first episode does
+        self._default_world = world
         for camera in cameras:
             _known("camera", camera, ("front", self.arm.wrist))
         self._steps = round(1.0 / (rate * TIMESTEP))
@@ -73,6 +78,7 @@ class TabletopEnv:
         self.spec = replace(spec, cameras=tuple(calibrated(camera, self.arm) for camera in spec.cameras))
         self.max_ticks = max_ticks
         self.controller = Controller(self.arm, control, rate)
+        self._stay = np.append(self.arm.home if control == "joint" else np.zeros(6), 0.0)
         self._scenes: dict[tuple[tuple[str, ...], int], Scene] = {}
         self._scene: Scene | None = None
 
@@ -97,7 +103,10 @@ class TabletopEnv:
         split = _known("split", options.get("split", "train"), SPLITS)
         rival = None if options.get("rival") is None else bool(options["rival"])
         layout = sample_layout(seed, task=name, split=split, rival=rival, goal=options.get("goal"))
-        self._episode = (seed, {**options, "task": name, "rival": rival})
+        told_world = options.get("world", self._default_world)
+        world = get_world(told_world, seed)
+        self._episode = (seed, {**options, "task": name, "rival": rival, "world": told_world})
+        self._late = [self._stay] * world.delay  # actions that were given and have not run yet
         self._goals = tuple(goals(layout))
         self._task: Task = TASKS[name]
         told = options.get("instruction")
@@ -108,7 +117,7 @@ class TabletopEnv:
         self._verdict: Status | None = None
         shapes = tuple(sorted(thing.shape for thing in layout.objects))
         self._scene = self._compiled(shapes, len(layout.bowls))
-        self._scene.reset(layout)
+        self._scene.reset(layout, world)
         self.controller.reset()
 
     def _compiled(self, shapes: tuple[str, ...], bowls: int) -> Scene:
@@ -137,8 +146,9 @@ class TabletopEnv:
             )
         if not np.isfinite(action).all():
             raise ValueError(f"tabletop: expected finite numbers in the action, got {action}.")
+        self._late.append(action.copy())
         position, quat = scene.hand_pose()
-        targets = self.controller.command(action, position, quat, self._steps)
+        targets = self.controller.command(self._late.pop(0), position, quat, self._steps)
         scene.advance(targets, self.arm.finger_target(self.controller.grip))
         self._tick += 1
         return self._judge()
@@ -181,34 +191,46 @@ class TabletopEnv:
         """What can be seen now; only the named views are drawn, all of the spec's if None."""
         names = [camera.name for camera in self.spec.cameras] if cameras is None else cameras
         views = [self.spec.camera(name) for name in names]
-        scene = self.scene
         return Observation(
-            images={
-                view.name: render(scene.model, scene.data, view.name, view.height, view.width)[None]
-                for view in views
-            },
+            images={view.name: self._picture(view)[None] for view in views},
             state=self.state()[None],
             instruction=self._instruction,
             embodiment=self.spec.embodiment,
             time=self._tick / self.spec.rate,
         )
 
+    def _picture(self, view: Camera) -> np.ndarray:
+        """What a camera of the spec sees, uint8 (height, width, 3)."""
+        scene, world = self.scene, self.scene.world
+        picture = render(scene.model, scene.data, view.name, view.height, view.width, look=world.look)
+        return self._noisy(picture, world.pixel_noise, view.name)
+
+    def _noisy(self, values: np.ndarray, deviation: float, sensor: str) -> np.ndarray:
+        """`values` as a sensor reads them at this tick."""
+        return noisy(values, deviation, seed=self._episode[0], tick=self._tick, sensor=sensor)
+
     def state(self) -> np.ndarray:
-        """State float32 (state,), see `Arm.spec`."""
-        scene = self.scene
-        position, quat = scene.hand_pose()
+        """State float32 (state,), see `Arm.spec`; the hand is where the measured joints put it."""
+        scene, world = self.scene, self.scene.world
+        joints = self._noisy(scene.joints(), world.joint_noise, "joints")
+        position, quat = self.controller.hand(joints) if world.joint_noise else scene.hand_pose()
+        grip = np.array([self.arm.grip(scene.fingers())])
         numbers = [
-            scene.joints(),
-            np.array([self.arm.grip(scene.fingers())]),
+            joints,
+            self._noisy(grip, world.grip_noise, "gripper"),
             position,
             self.controller.describe(quat),
             self.controller.pose(),
         ]
         return np.concatenate(numbers).astype(np.float32)
 
-    def render(self, camera: str, height: int, width: int, *, look: Look = VIDEO_LOOK) -> np.ndarray:
-        """A picture of any size for people, uint8 (height, width, 3), from "front" or the wrist camera."""
+    def render(self, camera: str, height: int, width: int, *, look: Look | None = None) -> np.ndarray:
+        """A picture of any size for people, uint8 (height, width, 3), from "front" or the wrist camera.
+
+        Without `look` it has the light of the episode's world, with shadows and soft edges.
+        """
         _known("camera", camera, ("front", self.arm.wrist))
+        look = look or self.scene.world.video_look
         return render(self.scene.model, self.scene.data, camera, height, width, look=look)
 
     def close(self) -> None:
@@ -261,6 +283,7 @@ class TabletopEnv:
             "held": self._held,
             "tick": self._tick,
             "carried": self._carried,
+            "late": [action.tolist() for action in self._late],
             "verdict": None if self._verdict is None else vars(self._verdict),
         }
         parts = [json.dumps(facts).encode(), self.controller.snapshot(), self.scene.snapshot()]
@@ -277,6 +300,7 @@ class TabletopEnv:
         facts = json.loads(parts[0])
         self._start(facts["seed"], facts["options"])
         self._held, self._tick, self._carried = facts["held"], facts["tick"], facts["carried"]
+        self._late = [np.array(action) for action in facts["late"]]
         self._verdict = None if facts["verdict"] is None else Status(**facts["verdict"])
         self.controller.restore(parts[1])
         self.scene.restore(parts[2])

@@ -17,6 +17,7 @@ import numpy as np
 
 from visuomotor.embodiments.base import Arm
 from visuomotor.envs.tabletop.layout import COLORS, Layout
+from visuomotor.envs.tabletop.worlds import CLEAN, TABLE_COLOR, World, originals, write
 from visuomotor.types import Camera
 
 __all__ = ["BOWL_HEIGHT", "BOWL_RADIUS", "SIZES", "TABLE", "TIMESTEP", "Scene", "calibrated"]
@@ -100,6 +101,8 @@ class Scene:
         self.model = _compile(arm, self.shapes, bowls)
         self.data = mujoco.MjData(self.model)
         self.layout: Layout
+        self.world = CLEAN
+        self._originals = originals(self.model)
         model = self.model
         self._slots = tuple(self._slot(f"object{number}") for number in range(len(shapes)))
         self._bowls = tuple(model.body(f"bowl{number}").id for number in range(bowls))
@@ -121,26 +124,27 @@ class Scene:
             body=body.id, geom=int(body.geomadr[0]), qpos=int(joint.qposadr[0]), dof=int(joint.dofadr[0])
         )
 
-    def reset(self, layout: Layout) -> None:
-        """Put everything where `layout` has it, the arm in its home pose, all at rest."""
+    def reset(self, layout: Layout, world: World = CLEAN) -> None:
+        """Put everything where `layout` has it, the arm in its home pose, all at rest, in a world."""
         free = list(range(len(self.shapes)))
         order = []
         for thing in layout.objects:
             number = next(number for number in free if self.shapes[number] == thing.shape)
             free.remove(number)
             order.append(number)
-        self.layout, self._order = layout, tuple(order)
+        self.layout, self.world, self._order = layout, world, tuple(order)
         model, data = self.model, self.data
+        write(world, model, self._originals, self.arm.wrist)
         for thing, number in zip(layout.objects, order, strict=True):
             slot = self._slots[number]
-            model.geom_rgba[slot.geom] = (*COLORS[thing.color], 1.0)
+            model.geom_rgba[slot.geom] = (*world.color(COLORS[thing.color]), 1.0)
             half = SIZES[thing.shape][2]
             pose = (*thing.position, half, math.cos(thing.yaw / 2), 0.0, 0.0, math.sin(thing.yaw / 2))
             model.qpos0[slot.qpos : slot.qpos + 7] = pose
         for bowl, body in zip(layout.bowls, self._bowls, strict=True):
             model.body_pos[body] = (*bowl.position, 0.0)
             start, count = model.body_geomadr[body], model.body_geomnum[body]
-            color = np.array(COLORS[bowl.color])
+            color = np.array(world.color(COLORS[bowl.color]))
             model.geom_rgba[start : start + count] = (*color, 1.0)
             model.geom_rgba[start + count - 1] = (*(0.75 * color), 1.0)  # the floor is darker than the wall
         mujoco.mj_resetData(model, data)
@@ -310,7 +314,7 @@ def _add_room(world: mujoco.MjSpec) -> None:
         type=mujoco.mjtGeom.mjGEOM_PLANE,
         size=[(high_x - low_x) / 2, (high_y - low_y) / 2, 0.05],
         pos=[(high_x + low_x) / 2, (high_y + low_y) / 2, 0],
-        rgba=(0.80, 0.74, 0.66, 1.0),
+        rgba=(*TABLE_COLOR, 1.0),
         contype=1,
         conaffinity=3,
         friction=_TABLE_FRICTION,

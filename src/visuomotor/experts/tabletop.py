@@ -82,8 +82,9 @@ class TabletopExpert:
 
 def _action(env: TabletopEnv, target: np.ndarray, yaw: float, grip: float) -> np.ndarray:
     """One tick towards a hand pose, in the control of `env`."""
-    move = _limited(_GAIN * (target - env.controller.position), _SPEED)
-    turn = _limited(_GAIN * env.controller.way_to_yaw(yaw), _TURN)
+    gain = _GAIN / (1 + env.scene.world.delay)  # the later actions come, the less they may correct at once
+    move = _limited(gain * (target - env.controller.position), _SPEED)
+    turn = _limited(gain * env.controller.way_to_yaw(yaw), _TURN)
     delta = np.concatenate([move, turn, [grip]])
     if env.spec.action[0].kind == "ee_delta":
         return delta.astype(np.float32)

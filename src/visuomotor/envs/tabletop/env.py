@@ -103,9 +103,9 @@ class TabletopEnv:
         split = _known("split", options.get("split", "train"), SPLITS)
         rival = None if options.get("rival") is None else bool(options["rival"])
         layout = sample_layout(seed, task=name, split=split, rival=rival, goal=options.get("goal"))
-        told_world = options.get("world", self._default_world)
-        world = get_world(told_world, seed)
-        self._episode = (seed, {**options, "task": name, "rival": rival, "world": told_world})
+        world_name = str(options.get("world", self._default_world))
+        world = get_world(world_name, seed)
+        self._episode = (seed, {**options, "task": name, "rival": rival, "world": world_name})
         self._late = [self._stay] * world.delay  # actions that were given and have not run yet
         self._goals = tuple(goals(layout))
         self._task: Task = TASKS[name]

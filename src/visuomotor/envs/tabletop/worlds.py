@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import mujoco
@@ -118,8 +118,7 @@ class World:
     def color(self, rgb: Triple) -> Triple:
         """This world's version of a color: it moves as the named color next to it does."""
         number = min(enumerate(COLORS.values()), key=lambda named: math.dist(named[1], rgb))[0]
-        red, green, blue = (min(max(c + d, 0.0), 1.0) for c, d in zip(rgb, self.shades[number], strict=True))
-        return red, green, blue
+        return _rgb(*(channel + change for channel, change in zip(rgb, self.shades[number], strict=True)))
 
     @property
     def video_look(self) -> Look:
@@ -173,9 +172,9 @@ def get_world(name: str, seed: int) -> World:
     Raises:
         ValueError: Unknown name, with the closest one; a strength out of range or where there is none.
     """
-    kind, colon, text = str(name).partition(":")
+    kind, colon, text = name.partition(":")
     if kind not in WORLDS:
-        raise unknown_name("world", str(name), WORLDS)
+        raise unknown_name("world", name, WORLDS)
     if kind != "randomized":
         if colon:
             raise ValueError(f"world {name!r}: only 'randomized' takes a strength. Write {kind!r}.")
@@ -189,73 +188,86 @@ def get_world(name: str, seed: int) -> World:
             f"world {name!r}: expected a strength in (0, {_MAX_STRENGTH:g}], got {text!r}. "
             "Write 'randomized' for 1, or 'randomized:0.5'."
         )
-    return _randomized(str(name), strength, np.random.default_rng([seed, _WORLD]))
+    return _randomized(name, _Draws(strength, np.random.default_rng([seed, _WORLD])))
 
 
-def _randomized(name: str, strength: float, stream: np.random.Generator) -> World:
-    """A random world. Equal streams give the same directions away from the clean one at every strength."""
+class _Draws:
+    """Random ways from a middle, as long as the strength has it; equal streams go in equal directions."""
 
-    def around(width: float) -> float:
-        return strength * width * float(stream.uniform(-1, 1))
+    def __init__(self, strength: float, stream: np.random.Generator) -> None:
+        self.strength = strength
+        self.stream = stream
 
-    def triple(width: float) -> Triple:
-        return around(width), around(width), around(width)
+    def around(self, width: float) -> float:
+        """Evenly from -width to width."""
+        return self.strength * width * float(self.stream.uniform(-1, 1))
 
-    def upto(width: float) -> float:
-        return strength * width * float(stream.random())
+    def upto(self, width: float) -> float:
+        """Evenly from 0 to width."""
+        return self.strength * width * float(self.stream.random())
 
-    shades = tuple(triple(0.04) for _ in COLORS)  # at most 0.14 away at strength 2; colors are 0.4 apart
-    bright, tint = around(0.25), triple(0.04)
-    red, green, blue = (min(max(c * (1 + bright) + t, 0.0), 1.0) for c, t in zip(TABLE_COLOR, tint))
-    right, up, back = triple(0.06)
-    off, roll = (around(0.008), around(0.008)), around(0.02)
-    front = Mount(
-        move=(right, up, back),
-        # Whoever moves a camera turns it back to the table, more or less.
-        turn=(off[0] - up / _AWAY, off[1] + right / _AWAY, roll),
-        zoom=math.exp(around(0.03)),
-    )
+    def triple(self, width: float) -> Triple:
+        """Three times `around`."""
+        return self.around(width), self.around(width), self.around(width)
+
+
+def _randomized(name: str, draw: _Draws) -> World:
+    """A random world; docs/tabletop.md has the ranges."""
+    shades = tuple(draw.triple(0.04) for _ in COLORS)  # at most 0.14 away at strength 2; colors are 0.4 apart
+    bright, tint = 1 + draw.around(0.25), draw.triple(0.04)
+    right, up, back = draw.triple(0.06)
     return World(
         name=name,
         shades=shades,
-        table=(red, green, blue),
-        look=_look(around, upto),
-        front=front,
-        wrist=Mount(move=triple(0.003), turn=triple(0.02), zoom=math.exp(around(0.02))),
-        friction=math.exp(around(0.25)),
-        mass=math.exp(around(0.4)),
-        joint_noise=upto(0.002),
-        grip_noise=upto(0.01),
-        pixel_noise=upto(4.0),
-        delay=int((1 + strength) * stream.random()),
+        table=_rgb(*(bright * channel + change for channel, change in zip(TABLE_COLOR, tint))),
+        look=_look(draw),
+        front=Mount(
+            move=(right, up, back),
+            # Whoever moves a camera turns it back to the table, more or less.
+            turn=(draw.around(0.008) - up / _AWAY, draw.around(0.008) + right / _AWAY, draw.around(0.02)),
+            zoom=math.exp(draw.around(0.03)),
+        ),
+        wrist=Mount(move=draw.triple(0.003), turn=draw.triple(0.02), zoom=math.exp(draw.around(0.02))),
+        friction=math.exp(draw.around(0.25)),
+        mass=math.exp(draw.around(0.4)),
+        joint_noise=draw.upto(0.002),
+        grip_noise=draw.upto(0.01),
+        pixel_noise=draw.upto(4.0),
+        delay=int((1 + draw.strength) * draw.stream.random()),
     )
 
 
-def _look(around: Callable[[float], float], upto: Callable[[float], float]) -> Look:
+def _look(draw: _Draws) -> Look:
     """Random light, squares on the table and background; half of the looks have shadows."""
     base = DEFAULT_LOOK
     x, y, z = base.lamp
-    azimuth, elevation = math.atan2(y, x) + around(1.0), math.atan2(z, math.hypot(x, y)) + around(0.2)
-    shares = [base.ambient + around(0.08), base.above + around(0.05), base.diffuse + around(0.10)]
-    facing = base.facing + around(0.05)
-    # Only the sum decides how bright the picture is; too bright, orange would turn yellow.
-    scale = (1 + around(0.12) - upto(0.03)) * _brightness(base) / (sum(shares) + facing)
-    background = around(0.10)
-    red, green, blue = (min(max(c + background + around(0.04), 0.0), 1.0) for c in base.horizon)
+    azimuth = math.atan2(y, x) + draw.around(1.0)
+    elevation = math.atan2(z, math.hypot(x, y)) + draw.around(0.2)
+    ambient, above = base.ambient + draw.around(0.08), base.above + draw.around(0.05)
+    diffuse, facing = base.diffuse + draw.around(0.10), base.facing + draw.around(0.05)
+    # The sum decides how bright the picture is; too bright, orange would turn yellow.
+    bright = 1 + draw.around(0.12)
+    scale = bright * _brightness(base) / (ambient + above + diffuse + facing)
+    gray = draw.around(0.10)
     return replace(
         base,
         lamp=(math.cos(azimuth) / math.tan(elevation), math.sin(azimuth) / math.tan(elevation), 1.0),
-        ambient=scale * shares[0],
-        above=scale * shares[1],
-        diffuse=scale * shares[2],
+        ambient=scale * ambient,
+        above=scale * above,
+        diffuse=scale * diffuse,
         facing=scale * facing,
-        specular=upto(0.25),
-        shininess=round(base.shininess * math.exp(around(0.7))),
-        shadow=max(0.0, around(0.5)),
-        checker=max(0.0, base.checker + around(0.10)),
-        square=base.square * math.exp(around(0.5)),
-        horizon=(red, green, blue),
+        specular=draw.upto(0.25),
+        shininess=round(base.shininess * math.exp(draw.around(0.7))),
+        shadow=max(0.0, draw.around(0.5)),
+        checker=max(0.0, base.checker + draw.around(0.10)),
+        square=base.square * math.exp(draw.around(0.5)),
+        horizon=_rgb(*(channel + gray + draw.around(0.04) for channel in base.horizon)),
     )
+
+
+def _rgb(red: float, green: float, blue: float) -> Triple:
+    """A color with each channel within 0 and 1."""
+    return min(max(red, 0.0), 1.0), min(max(green, 0.0), 1.0), min(max(blue, 0.0), 1.0)
 
 
 def _brightness(look: Look) -> float:

@@ -2,7 +2,7 @@
 
 "clean" is the world as it was built. "randomized" draws another one for every seed, to train in.
 "shifted" is a single world that training never sees, a stand-in for reality: lamp, table, camera,
-friction and mass lie beyond what "randomized" draws, and actions come a tick late.
+friction, mass and noise lie beyond what "randomized" draws at strength 1, and actions come a tick late.
 
 A world changes neither the scene nor the goal nor the sentence of a seed. Cameras move, but the
 projections in the spec stay as they are: a calibration is a little wrong on a real robot, too.
@@ -105,9 +105,11 @@ class World:
     delay: int = 0
 
     def __post_init__(self) -> None:
-        factors = {"friction": self.friction, "mass": self.mass, "front.zoom": self.front.zoom}
-        if not all(value > 0 for value in (*factors.values(), self.wrist.zoom)):
-            raise ValueError(f"world {self.name!r}: factors must be positive, got {factors}.")
+        factors = (self.friction, self.mass, self.front.zoom, self.wrist.zoom)
+        if not all(value > 0 for value in factors):
+            raise ValueError(
+                f"world {self.name!r}: expected positive factors of friction, mass and zooms, got {factors}."
+            )
         noises = (self.joint_noise, self.grip_noise, self.pixel_noise, self.delay)
         if not all(value >= 0 for value in noises) or len(self.shades) != len(COLORS):
             raise ValueError(

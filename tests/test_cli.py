@@ -11,6 +11,7 @@ from visuomotor.cli import COMMANDS, commands, main
 from visuomotor.cli.show import Bars, rate, table
 from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.synthetic import make_dataset
+from visuomotor.envs.tabletop.catalog import catalog
 from visuomotor.errors import DataError
 from visuomotor.recipes import Recipe, get_recipe
 from visuomotor.study import Study
@@ -277,6 +278,36 @@ def test_lists_name_what_there_is(
     said = capsys.readouterr().out
     assert json.loads(said.splitlines()[-1])[kind][name]
     assert name in said.splitlines()[0] or name in said
+
+
+def test_envs_lists_what_the_catalog_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["envs", "--json"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    told = json.loads(last)["env"]["tabletop"]
+    assert {name: told[name] for name in catalog()} == catalog()
+    assert told["tasks"]["put_in_drawer"]["stages"] == ["open_drawer", "put_in"]
+    assert told["tasks"]["press"]["hold"] == 2
+    for kind in ("tasks", "suites", "bodies", "worlds"):
+        assert kind in lines
+        for name, entry in told[kind].items():
+            assert any(line.split()[:1] == [name] for line in lines), name
+            assert kind != "tasks" or any(entry["does"] in line for line in lines), name
+
+
+def test_a_suite_is_collected_and_evaluated_in_a_world_by_another_body(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--task", "all", "--embodiment", "so101", "--world", "randomized:0.5", "--workers", "0"]
+    where = str(tmp_path / "data")
+    cameras = ["--cameras", "front", "16", "wrist", "16"]
+    assert main(["collect", "--out", where, "--episodes", "3", *cameras, *place, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["kept"] == 3
+    assert LeRobotReader(where).spec.embodiment == "so101"
+    out = str(tmp_path / "measured")
+    words = ["--episodes", "3", "--probes", "phrasing", "--probe-episodes", "2", "--videos", "0"]
+    assert main(["evaluate", "expert", "--out", out, *words, *place, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["success"]["n"] == 3
+    assert '"embodiment": "so101"' in (tmp_path / "measured" / "report.json").read_text()
 
 
 @pytest.mark.language

@@ -14,7 +14,16 @@ from visuomotor.policies.compact import CompactConfig
 from visuomotor.registry import lookup
 from visuomotor.training.loop import TrainConfig
 
-__all__ = ["CollectConfig", "EvaluateConfig", "Recipe", "demo", "demo_tiny", "get_recipe", "lift"]
+__all__ = [
+    "CollectConfig",
+    "EvaluateConfig",
+    "Recipe",
+    "demo",
+    "demo_tiny",
+    "get_recipe",
+    "lift",
+    "tabletop_all",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +33,11 @@ class CollectConfig:
     env: str = "tabletop"
     """Environment; its expert demonstrates."""
     task: str = "put_in"
-    """Task of every demonstration."""
+    """Task of every demonstration, or suite whose tasks take turns."""
+    embodiment: str | None = None
+    """Robot body; the environment's own if none."""
+    world: str | None = None
+    """World, such as "randomized"; the environment's own if none."""
     episodes: int = 500
     """Demonstrations to keep; failed ones are dropped and counted."""
     phrasings: int = 4
@@ -43,7 +56,9 @@ class CollectConfig:
     @property
     def env_options(self) -> dict[str, Any]:
         """Arguments of the environment that differ from its defaults, but for task and control."""
-        return {} if self.cameras is None else {"cameras": dict(self.cameras)}
+        cameras = None if self.cameras is None else dict(self.cameras)
+        given = {"embodiment": self.embodiment, "world": self.world, "cameras": cameras}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +148,24 @@ def demo_tiny() -> Recipe:
 def lift() -> Recipe:
     """Lift the named object: the demo with the easier task."""
     return replace(demo(), collect=CollectConfig(task="lift", episodes=300))
+
+
+def tabletop_all() -> Recipe:
+    """One policy for every task of the table top with one or two stages, in less than an hour on two cores."""
+    return Recipe(
+        collect=CollectConfig(task="all", episodes=2000, options={"rival": True}),
+        policy=CompactConfig(parts=2),
+        training=TrainConfig(
+            steps=4500,
+            batch_size=32,
+            learning_rate=2e-3,
+            kernel_rate=0.03,
+            ema_decay=0.998,
+            hold_out=24,
+            precision="auto",
+        ),
+        evaluation=EvaluateConfig(episodes=600, probes=("swap", "phrasing", "words"), probe_episodes=120),
+    )
 
 
 def get_recipe(name: str) -> Recipe:

@@ -23,6 +23,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "embodiment": {
         "franka": "visuomotor.embodiments.franka:FRANKA",
+        "so101": "visuomotor.embodiments.so101:SO101",
+        "widowx": "visuomotor.embodiments.widowx:WIDOWX",
     },
     "expert": {
         "tabletop": "visuomotor.experts.tabletop:TabletopExpert",
@@ -39,6 +41,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "demo": "visuomotor.recipes:demo",
         "demo-tiny": "visuomotor.recipes:demo_tiny",
         "lift": "visuomotor.recipes:lift",
+        "tabletop-all": "visuomotor.recipes:tabletop_all",
     },
 }
 

@@ -303,6 +303,7 @@ class Sample:
         keypoints: float32 (2, 3), where the thing is that is moved, and its goal, in meters in the frame
             of the body (see `visuomotor.data.keypoints`); hindsight, for learning only.
         keypoint_mask: bool (2,), whether the episode tells them exactly.
+        part: Which part of its episode the keypoints belong to, counted from 0.
         sentence: float32 (token, feature), encoded instruction, once a transform has added it.
         sentence_mask: bool (token,).
         tokens: Token ids, once a transform has added them.
@@ -324,6 +325,7 @@ class Sample:
     hand: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     keypoint_mask: np.ndarray | None = None
+    part: int = 0
     sentence: np.ndarray | None = None
     sentence_mask: np.ndarray | None = None
     tokens: Tokens | None = None
@@ -366,6 +368,7 @@ class Batch:
         hand: float32 (batch, 3, 4); zeros where a sample has none; None if none has.
         keypoints: float32 (batch, 2, 3); zeros where a sample has none; None if none has.
         keypoint_mask: bool (batch, 2).
+        part: int64 (batch,), to which part of their episodes the keypoints belong; None without keypoints.
         sentence: float32 (batch, token, feature).
         sentence_mask: bool (batch, token).
         tokens: `Tokens` of tensors (batch, token).
@@ -385,6 +388,7 @@ class Batch:
     hand: Tensor | None = None
     keypoints: Tensor | None = None
     keypoint_mask: Tensor | None = None
+    part: Tensor | None = None
     sentence: Tensor | None = None
     sentence_mask: Tensor | None = None
     tokens: Tokens | None = None

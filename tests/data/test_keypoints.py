@@ -28,7 +28,7 @@ def test_the_thing_is_where_the_gripper_will_close_and_the_goal_where_it_opens()
     state, actions = episode("oocco")
     found = find_keypoints(SPEC, state, actions, [5])
     assert found is not None
-    places, mask = found
+    places, mask, _ = found
     np.testing.assert_array_equal(mask, [[1, 1], [1, 1], [1, 1], [0, 1], [0, 1]])
     np.testing.assert_array_equal(places[:, 0, 0], [2, 2, 2, 3, 4])  # closes at 2, opens at 4
     np.testing.assert_array_equal(places[:, 1], [[4, 14, 0]] * 5)
@@ -63,9 +63,30 @@ def test_after_the_last_opening_nothing_is_told() -> None:
     np.testing.assert_array_equal(found[1], [[1, 1], [1, 1], [0, 1], [0, 0], [0, 0]])
 
 
-def test_a_demonstration_that_lifts_has_no_goal_though_a_grasp_failed() -> None:
+def test_a_demonstration_that_lifts_has_its_goal_where_it_ends_though_a_grasp_failed() -> None:
     state, actions = episode("ocoocc")
     found = find_keypoints(SPEC, state, actions, [6])
     assert found is not None
-    assert not found[1][:, 1].any()
-    np.testing.assert_array_equal(found[0][:, 1, 0], range(6))  # for want of better, at the hand
+    assert found.mask[:, 1].all()
+    np.testing.assert_array_equal(found.places[:, 1, 0], [5] * 6)
+
+
+def test_parts_end_where_a_new_subtask_begins_with_an_open_gripper() -> None:
+    """Two things one after the other; the first slips once, so that its subtasks come back."""
+    state, actions = episode("occocco" + "occo")
+    subtasks = np.array([0, 0, 1, 0, 0, 1, 1, 2, 2, 3, 3])
+    found = find_keypoints(SPEC, state, actions, [11], subtasks)
+    assert found is not None
+    np.testing.assert_array_equal(found.part, [0] * 7 + [1] * 4)
+    np.testing.assert_array_equal(found.places[:, 1, 0], [6] * 7 + [10] * 4)
+    np.testing.assert_array_equal(found.places[[0, 3, 7], 0, 0], [1, 4, 8])
+    assert found.mask[:, 1].all()
+
+
+def test_a_part_may_end_by_opening_with_the_first_tick_of_the_next() -> None:
+    state, actions = episode("ocoooco")
+    found = find_keypoints(SPEC, state, actions, [7], np.array([0, 0, 1, 1, 1, 1, 2]))
+    assert found is not None
+    np.testing.assert_array_equal(found.part, [0, 0, 1, 1, 1, 1, 2])
+    np.testing.assert_array_equal(found.places[:2, 1, 0], [2, 2])
+    np.testing.assert_array_equal(found.places[2:6, 1, 0], [6] * 4)

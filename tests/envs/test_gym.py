@@ -9,6 +9,7 @@ from gymnasium.utils.env_checker import check_env as check_gym
 
 from visuomotor.envs.gym import IDS, FromGym, GymEnv, make_tabletop, register
 from visuomotor.envs.tabletop import TabletopEnv
+from visuomotor.envs.tabletop.goals import TASKS
 from visuomotor.errors import VisuomotorError
 from visuomotor.experts.tabletop import TabletopExpert
 from visuomotor.testing.envs import check_env
@@ -25,6 +26,10 @@ def test_gymnasium_makes_and_checks_every_id(name: str) -> None:
     check_gym(env.unwrapped, skip_render_check=True)
     assert env.unwrapped.env.reset(seed=0).instruction  # type: ignore[attr-defined]
     env.close()
+
+
+def test_every_task_has_an_id() -> None:
+    assert sorted(IDS.values()) == sorted(TASKS)
 
 
 def test_an_episode_by_gymnasium_tells_success() -> None:

@@ -344,3 +344,52 @@ def test_chunks_stay_near_the_first_guess_when_the_temperature_is_low() -> None:
         spreads.append(float(torch.stack(chunks).std(0).mean()))
     assert spreads[0] == pytest.approx(0, abs=1e-7)
     assert spreads[1] > 0.01
+
+
+def with_parts() -> Compact:
+    torch.manual_seed(0)
+    return Compact(replace(CompactConfig.tiny(), slots=4, parts=2), {"one": armed_body()})
+
+
+def test_a_policy_of_two_parts_keeps_the_contract() -> None:
+    check_policy(with_parts, compiles=False)
+
+
+def test_training_looks_with_the_slots_of_the_part_that_hindsight_tells() -> None:
+    policy = with_parts()
+    batch = batch_with_keypoints(policy)
+    assert batch.part is not None
+    late = replace(batch, part=torch.tensor([0, 1, 0, 1, 7, 0]))
+    expected = [[0, 1], [2, 3], [0, 1], [2, 3], [2, 3], [0, 1]]  # a part beyond the last counts as it
+    assert policy.chosen(late).tolist() == expected
+    assert policy.chosen(batch).tolist() == [[0, 1]] * 6
+    seen = [policy.loss(each, generator=None).terms["look"].sum for each in (batch, late)]
+    assert not torch.equal(*seen)
+
+
+def test_acting_chooses_the_part_by_what_it_sees_and_not_by_hindsight() -> None:
+    policy = with_parts()
+    batch = batch_with_keypoints(policy)
+    noise = torch.zeros(6, policy.config.horizon, policy.action_width)
+    with torch.no_grad():
+        first = policy.act(batch, noise=noise).actions
+        second = policy.act(replace(batch, part=torch.ones(6, dtype=torch.int64)), noise=noise).actions
+        parts = policy.observe(batch).parts
+    assert torch.equal(first, second)
+    assert parts is not None
+    assert policy.chosen(batch, parts)[:, 0].tolist() == (2 * parts.argmax(-1)).tolist()
+
+
+def test_the_part_is_learned_from_hindsight() -> None:
+    policy = with_parts()
+    batch = replace(batch_with_keypoints(policy), part=torch.tensor([0, 1, 0, 1, 1, 0]))
+    train_on(policy, batch, "part", steps=60)
+    with torch.no_grad():
+        parts = policy.observe(batch).parts
+    assert parts is not None
+    assert parts.argmax(-1).tolist() == [0, 1, 0, 1, 1, 0]
+
+
+def test_too_few_slots_for_the_parts_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 2 slots for each part"):
+        CompactConfig(slots=3, parts=2)

@@ -241,7 +241,7 @@ def _batch(golden: Golden, i: int, policy: Policy) -> Batch:
     arrays: dict[str, Any] = {
         f.name: found[f.name]
         for f in fields(Sample)
-        if f.name in found and f.name not in {*words, "time", "answer"}
+        if f.name in found and f.name not in {*words, "time", "answer", "part"}
     }
     tokens = _group(found, "tokens/")
     sample = Sample(

@@ -25,7 +25,7 @@ COMMANDS = {
     "evaluate": "measure a policy in unseen scenes, with probes, videos and a report",
     "compare": "paired comparison of two evaluations",
     "policies": "list policy families",
-    "envs": "list environments",
+    "envs": "list environments with their tasks, suites, bodies and worlds",
     "recipes": "list recipes",
     "doctor": "check this machine, or a checkpoint",
 }

@@ -259,7 +259,11 @@ class _Evaluate:
     env: str | None = None
     """Environment; what the checkpoint was trained for if none."""
     task: str | None = None
-    """Task; what the checkpoint was trained for if none."""
+    """Task or suite; what the checkpoint was trained for if none."""
+    embodiment: str | None = None
+    """Robot body; the one of the checkpoint if none."""
+    world: str | None = None
+    """World, such as "shifted"; the one of the checkpoint if none."""
     split: str | None = None
     """Kind of scenes and sentences, such as "pairs"; those of training if none."""
     weights: Literal["ema", "model"] = "ema"
@@ -277,12 +281,13 @@ def evaluate(words: Words, prog: str) -> Report:
 
     args = _parse(_Evaluate, words, prog)
     how = args.how
+    place = {"task": args.task, "embodiment": args.embodiment, "world": args.world}
     with Bars() as bars:
         try:
             evaluation = runner.evaluate(
                 args.agent,
                 env=args.env,
-                env_options=None if args.task is None else {"task": args.task},
+                env_options={name: value for name, value in place.items() if value is not None},
                 options=None if args.split is None else {"split": args.split},
                 episodes=how.episodes,
                 probes=how.probes,
@@ -351,8 +356,27 @@ def policies(words: Words, prog: str) -> Report:
 
 
 def envs(words: Words, prog: str) -> Report:
-    """Environments."""
-    return _list("env", words, prog)
+    """Environments, with the tasks, suites, bodies and worlds of those that tell them."""
+    _parse(_Nothing, words, prog)
+    report: dict[str, Report] = {}
+    for name in registry.names("env"):
+        part = registry.lookup("env", name)
+        report[name] = {"what": _first_line(part), **(part.catalog() if hasattr(part, "catalog") else {})}
+        print(f"{name}: {report[name]['what']}")
+        for title, entries in report[name].items():
+            if isinstance(entries, dict):
+                print(f"\n{title}")
+                table(_entries(entries))
+    return {"env": report}
+
+
+def _entries(entries: Report) -> list[list[str]]:
+    """A line for each entry; entries of several values get a column each, with a line of titles."""
+    if not any(isinstance(entry, dict) for entry in entries.values()):
+        return [["", name, _short(entry)] for name, entry in entries.items()]
+    titles = list(next(iter(entries.values())))
+    lines = [["", name, *(_short(entry[title]) for title in titles)] for name, entry in entries.items()]
+    return [["", "", *titles], *lines]
 
 
 def recipes(words: Words, prog: str) -> Report:

@@ -52,7 +52,7 @@ def collate(samples: Sequence[Sample], embodiments: Sequence[str]) -> Batch:
         has_actions=torch.tensor([sample.actions is not None for sample in samples]),
         **_actions(samples),
         **_filled(samples, hand=((3, 4), np.float32)),
-        **_filled(samples, keypoints=((2, 3), np.float32), keypoint_mask=((2,), bool)),
+        **_keypoints(samples),
         **_sentences(samples),
         tokens=_tokens(samples),
     )
@@ -81,6 +81,12 @@ def _actions(samples: Sequence[Sample]) -> dict[str, Any]:
         arrays = [empty if sample.actions is None else getattr(sample, name) for sample in samples]
         found[name] = _stack(arrays, samples, name)
     return found
+
+
+def _keypoints(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Keypoints, their mask, and which part of an episode they belong to; nothing if no sample has any."""
+    found = _filled(samples, keypoints=((2, 3), np.float32), keypoint_mask=((2,), bool))
+    return {**found, "part": torch.tensor([sample.part for sample in samples])} if found else {}
 
 
 def _filled(samples: Sequence[Sample], **fields: tuple[tuple[int, ...], type]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class EncodedEpisode:
         clips: Camera name to its video.
         pictures: Camera name to the spread of its pictures.
         seed: Seed of the scene, if it came from a simulator.
+        subtasks: What was to be done at each tick, in plain words; None if nobody said.
     """
 
     state: Float32[np.ndarray, "tick state"]
@@ -40,6 +41,7 @@ class EncodedEpisode:
     clips: dict[str, Clip]
     pictures: dict[str, Spread]
     seed: int | None = None
+    subtasks: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """Ticks in it."""
@@ -63,6 +65,7 @@ class EpisodeRecorder:
         self._actions: list[np.ndarray] = []
         self._executed: list[np.ndarray] = []
         self._instructions: list[str] = []
+        self._subtasks: list[str] = []
 
     def __len__(self) -> int:
         """Ticks so far."""
@@ -74,6 +77,7 @@ class EpisodeRecorder:
         action: Float[np.ndarray, " action"],
         executed: Float[np.ndarray, " action"] | None = None,
         instruction: str | None = None,
+        subtask: str | None = None,
     ) -> None:
         """Append one tick.
 
@@ -82,6 +86,7 @@ class EpisodeRecorder:
             action: The label, raw units.
             executed: What was done, if that differs from the label; give it at every tick or at none.
             instruction: The words at this tick; those of the observation if None.
+            subtask: What is to be done at this tick; give it at every tick or at none.
         """
         words = observation.instruction if instruction is None else instruction
         if not words.strip():
@@ -91,6 +96,10 @@ class EpisodeRecorder:
         if len(self) and (executed is None) == bool(self._executed):
             raise DataError(
                 f"tick {len(self)}: executed actions must be given at every tick of an episode or at none."
+            )
+        if len(self) and (subtask is None) == bool(self._subtasks):
+            raise DataError(
+                f"tick {len(self)}: subtasks must be given at every tick of an episode or at none."
             )
         state = _checked("state", observation.state[-1], self.spec.state, len(self))
         label = _checked("action", action, self.spec.action, len(self))
@@ -109,6 +118,8 @@ class EpisodeRecorder:
         self._state.append(state)
         self._actions.append(label)
         self._instructions.append(words)
+        if subtask is not None:
+            self._subtasks.append(subtask)
         if done is not None:
             self._executed.append(done)
 
@@ -124,6 +135,7 @@ class EpisodeRecorder:
             clips={name: encoder.finish() for name, encoder in self._encoders.items()},
             pictures={name: pictures.finish() for name, pictures in self._pictures.items()},
             seed=seed,
+            subtasks=tuple(self._subtasks) or None,
         )
 
 

@@ -5,22 +5,40 @@ demonstration names both itself, later: the measured hand when the commanded gri
 the gripper closes, the thing is where it will close; the goal is where the gripper opens last. Known
 as keyframes or keypoints (James and Davison 2022, section 4.2). While the gripper is closed, the thing
 is about where the hand is, but not exactly; after the last opening nothing is told. A demonstration
-that ends with a closed gripper, as one that lifts, has no goal.
+that ends with a closed gripper, as one that lifts, has its goal where it ends.
+
+A demonstration of several parts ("open the drawer, put the cube in it") is told part by part. Its
+subtasks say where a part ends: where a subtask begins that was not met before, with an open gripper.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int64
 
 from visuomotor.transforms.hand import find_hand
 from visuomotor.types import Spec
 
-__all__ = ["find_keypoints"]
+__all__ = ["Keypoints", "find_keypoints"]
 
 _CLOSED = 0.5  # commands above it are "closed", of 0 open to 1 closed
+
+
+class Keypoints(NamedTuple):
+    """The thing and its goal at each tick.
+
+    Attributes:
+        places: Of both, in meters in the frame of the body; that of the hand where not told exactly.
+        mask: Whether the episode tells them exactly.
+        part: Which part of its episode each tick belongs to, counted from 0.
+    """
+
+    places: Float32[np.ndarray, "tick 2 3"]
+    mask: Bool[np.ndarray, "tick 2"]
+    part: Int64[np.ndarray, " tick"]
 
 
 def find_keypoints(
@@ -28,18 +46,19 @@ def find_keypoints(
     state: Float32[np.ndarray, "tick state"],
     actions: Float32[np.ndarray, "tick action"],
     lengths: Sequence[int],
-) -> tuple[Float32[np.ndarray, "tick 2 3"], Bool[np.ndarray, "tick 2"]] | None:
-    """For each tick the thing and its goal, with a mask.
+    subtasks: Int64[np.ndarray, " tick"] | None = None,
+) -> Keypoints | None:
+    """For each tick the thing and its goal.
 
     Args:
         spec: The body. It must have one gripper in its action, and tell where its hand is (`find_hand`).
         state: Of all ticks, raw units.
         actions: Of all ticks, raw units.
         lengths: Ticks of each episode, in order; nothing is looked up in a neighbor.
+        subtasks: Number of the subtask at each tick; None takes each episode as one part.
 
     Returns:
-        Places in meters in the frame of the body, and `True` where the episode tells them exactly; else
-        that of the hand. None if the body does not tell where its hand is.
+        The keypoints; None if the body does not tell where its hand is.
     """
     grippers = [index for index, dimension in enumerate(spec.action) if dimension.kind == "gripper"]
     hand = find_hand(spec)
@@ -48,24 +67,43 @@ def find_keypoints(
     places = state[:, hand[0]]
     points = np.zeros((len(state), 2, 3), np.float32)
     mask = np.zeros((len(state), 2), bool)
+    numbers = np.zeros(len(state), np.int64)
     closed = actions[:, grippers[0]] > _CLOSED
     start = 0
     for length in lengths:
         episode = slice(start, start + length)
-        _fill(points[episode], mask[episode], closed[episode], places[episode])
+        words = None if subtasks is None else subtasks[episode]
+        for number, (first, end) in enumerate(_parts(closed[episode], words)):
+            part, seen = slice(start + first, start + end), slice(start + first, start + min(end + 1, length))
+            _fill(
+                points[part], mask[part], closed[seen], places[seen]
+            )  # a part may end by opening at its end
+            numbers[part] = number
         start += length
-    return points, mask
+    return Keypoints(points, mask, numbers)
+
+
+def _parts(closed: np.ndarray, subtasks: np.ndarray | None) -> list[tuple[int, int]]:
+    """First tick and end of each part of an episode."""
+    if subtasks is None:
+        return [(0, len(closed))]
+    fresh = np.sort(np.unique(subtasks, return_index=True)[1])  # where each subtask is met first
+    starts = [0, *(int(tick) for tick in fresh if tick > 0 and not closed[tick])]
+    return list(zip(starts, [*starts[1:], len(closed)]))
 
 
 def _fill(points: np.ndarray, mask: np.ndarray, closed: np.ndarray, places: np.ndarray) -> None:
-    """Write the keypoints and masks of one episode."""
+    """Write the keypoints and masks of one part; `closed` and `places` may look one tick beyond it."""
+    ticks = len(points)
     changes = np.flatnonzero(closed[1:] != closed[:-1]) + 1
     closings, openings = changes[closed[changes]], changes[~closed[changes]]
-    points[:] = places[:, None]
-    for tick in range(len(closed)):
+    points[:] = places[:ticks, None]
+    for tick in range(ticks):
         later = closings[closings >= tick]
         if len(later) and (not closed[tick] or later[0] == tick):
             points[tick, 0], mask[tick, 0] = places[later[0]], True
-    if len(openings) and not closed[-1]:  # the last one: what is opened earlier was a failed grasp
+    if closed[-1]:  # it ends by holding or pressing something, and shall end there
+        points[:, 1], mask[:, 1] = places[-1], True
+    elif len(openings):  # the last one: what is opened earlier was a failed grasp
         last = openings[-1]
         points[: last + 1, 1], mask[: last + 1, 1] = places[last], True

@@ -1,6 +1,7 @@
 """Names, templates and schemas of a LeRobot v3.0 data set on disk.
 
     meta/info.json  meta/stats.json  meta/tasks.parquet  meta/visuomotor.json (ours)
+    meta/subtasks.parquet, where each tick has a subtask
     meta/episodes/chunk-000/file-000.parquet
     data/chunk-000/file-000.parquet
     videos/observation.images.<camera>/chunk-000/file-000.mp4
@@ -34,6 +35,8 @@ __all__ = [
     "SIDECAR",
     "STATE",
     "STATS",
+    "SUBTASKS",
+    "SUBTASK_INDEX",
     "TASKS",
     "VERSION",
     "VIDEO_PATH",
@@ -48,6 +51,7 @@ __all__ = [
 
 VERSION = "v3.0"
 INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+SUBTASKS, SUBTASK_INDEX = "meta/subtasks.parquet", "subtask_index"
 SIDECAR = "meta/visuomotor.json"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -92,7 +96,7 @@ def safe_path(folder: Path, template: str, **values: Any) -> Path:
     return path
 
 
-def features(spec: Spec, *, executed: bool, settings: VideoSettings) -> dict[str, Any]:
+def features(spec: Spec, *, executed: bool, subtasks: bool, settings: VideoSettings) -> dict[str, Any]:
     """The `features` of info.json."""
     rate = int(spec.rate) if spec.rate == int(spec.rate) else spec.rate
     found: dict[str, Any] = {}
@@ -120,6 +124,8 @@ def features(spec: Spec, *, executed: bool, settings: VideoSettings) -> dict[str
         found[name] = {"dtype": "float32", "shape": [len(dimensions)], "names": [d.name for d in dimensions]}
     for name, dtype in _SCALARS.items():
         found[name] = {"dtype": dtype, "shape": [1], "names": None}
+    if subtasks:
+        found[SUBTASK_INDEX] = {"dtype": "int64", "shape": [1], "names": None}
     return found
 
 
@@ -132,29 +138,33 @@ def data_table(columns: Mapping[str, np.ndarray]) -> pa.Table:
             kind = pa.list_(pa.field("element", flat.type), values.shape[1])
             arrays[name] = pa.FixedSizeListArray.from_arrays(flat, type=kind)
         else:
-            arrays[name] = pa.array(values.astype(_SCALARS[name]))
+            arrays[name] = pa.array(values.astype(_SCALARS.get(name, "int64")))
     return pa.table(arrays)
 
 
-def tasks_table(tasks: Sequence[str]) -> pa.Table:
-    """`task_index` and `task`, the latter marked as the pandas index that LeRobot looks tasks up by."""
+def tasks_table(tasks: Sequence[str], kind: str = "task") -> pa.Table:
+    """`task_index` and `task`, the latter marked as the pandas index that LeRobot looks tasks up by.
+
+    With `kind` "subtask" the columns are called after it.
+    """
+    index = f"{kind}_index"
     table = pa.table(
-        {"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(list(tasks), pa.string())}
+        {index: pa.array(range(len(tasks)), pa.int64()), kind: pa.array(list(tasks), pa.string())}
     )
 
-    def column(name: str, kind: str, numpy_type: str) -> dict[str, Any]:
+    def column(name: str, pandas_type: str, numpy_type: str) -> dict[str, Any]:
         return {
             "name": name,
             "field_name": name,
-            "pandas_type": kind,
+            "pandas_type": pandas_type,
             "numpy_type": numpy_type,
             "metadata": None,
         }
 
     pandas = {
-        "index_columns": ["task"],
+        "index_columns": [kind],
         "column_indexes": [],
-        "columns": [column("task_index", "int64", "int64"), column("task", "unicode", "object")],
+        "columns": [column(index, "int64", "int64"), column(kind, "unicode", "object")],
         "creator": {"library": "pyarrow", "version": pa.__version__},
         "pandas_version": "2.0.0",
     }

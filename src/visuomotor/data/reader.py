@@ -77,6 +77,8 @@ class LeRobotReader:
         executed: float32 (tick, action), what was done; None if not recorded.
         tasks: Every wording in the data set.
         task_index: int64 (tick,), which wording holds at each tick.
+        subtasks: Every subtask in the data set, empty if its ticks have none.
+        subtask_index: int64 (tick,), which subtask holds at each tick; None if they have none.
 
     Raises:
         DataError: Not a data set, another version, damaged, or not of this spec.
@@ -95,6 +97,8 @@ class LeRobotReader:
         self.executed: Float32[np.ndarray, "tick action"] | None = tables.vectors.get(layout.EXECUTED)
         self.tasks = tables.tasks
         self.task_index: Int64[np.ndarray, " tick"] = tables.task_index
+        self.subtasks = tables.subtasks
+        self.subtask_index: Int64[np.ndarray, " tick"] | None = tables.subtask_index
         template = info.get("video_path") or layout.VIDEO_PATH
         self.episodes = tuple(self._entry(row, tables, template) for row in tables.episodes)
 
@@ -133,9 +137,11 @@ class LeRobotReader:
         """
         digest = hashlib.sha256(json.dumps(self.spec.to_json(), sort_keys=True).encode())
         digest.update(json.dumps([[e.length, e.seed, e.instructions] for e in self.episodes]).encode())
-        executed = () if self.executed is None else (self.executed,)
-        for values in (self.state, self.actions, self.task_index, *executed):
+        more = [values for values in (self.executed, self.subtask_index) if values is not None]
+        for values in (self.state, self.actions, self.task_index, *more):
             digest.update(values.tobytes())
+        if self.subtasks:
+            digest.update(json.dumps(self.subtasks).encode())
         files: set[Path] = set()
         for episode in self.episodes:
             for camera, part in sorted(episode.videos.items()):

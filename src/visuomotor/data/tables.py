@@ -35,12 +35,16 @@ class Tables:
         episodes: One row an episode with the columns of meta/episodes, statistics left out.
         vectors: Feature name to float32 (tick, dimension).
         task_index: Which instruction holds at each tick, int64 (tick,).
+        subtasks: Every subtask, by subtask index; empty if ticks have none.
+        subtask_index: Which subtask holds at each tick, int64 (tick,); None if ticks have none.
     """
 
     tasks: tuple[str, ...]
     episodes: tuple[Mapping[str, Any], ...]
     vectors: Mapping[str, np.ndarray]
     task_index: np.ndarray
+    subtasks: tuple[str, ...] = ()
+    subtask_index: np.ndarray | None = None
 
 
 def load_json(path: Path) -> Any:
@@ -64,9 +68,12 @@ def load_tables(folder: Path, info: Mapping[str, Any], widths: Mapping[str, int]
             episode; such rows are left out. In a foreign data set they are an error.
     """
     tasks = _load_tasks(folder)
+    told = layout.SUBTASK_INDEX in info["features"]
+    subtasks = _load_tasks(folder, "subtask") if told else ()
     episodes = _load_episodes(folder, info, ours=ours)
     total = episodes[-1]["dataset_to_index"]
-    columns = _load_data(folder, info, episodes, widths)
+    more = (layout.SUBTASK_INDEX,) if told else ()
+    columns = _load_data(folder, info, episodes, widths, more)
     index = columns["index"]
     if len(index) < total or not (index[:total] == np.arange(total)).all():
         raise DataError(
@@ -79,11 +86,21 @@ def load_tables(folder: Path, info: Mapping[str, Any], widths: Mapping[str, int]
             f"{folder}/data: {len(index)} rows, but the episodes of meta/episodes have {total}. {_RESTORE}"
         )
     columns = {name: values[:total] for name, values in columns.items()}
-    _check_rows(folder, episodes, columns, len(tasks))
+    _check_rows(folder, episodes, columns)
+    _check_words(folder, columns["task_index"], "task", len(tasks))
+    if told:
+        _check_words(folder, columns[layout.SUBTASK_INDEX], "subtask", len(subtasks))
     vectors = {name: np.ascontiguousarray(columns[name]) for name in widths}
     for name, values in vectors.items():
         _check_finite(folder, name, values, episodes)
-    return Tables(tasks=tasks, episodes=episodes, vectors=vectors, task_index=columns["task_index"])
+    return Tables(
+        tasks=tasks,
+        episodes=episodes,
+        vectors=vectors,
+        task_index=columns["task_index"],
+        subtasks=subtasks,
+        subtask_index=columns.get(layout.SUBTASK_INDEX),
+    )
 
 
 def read_parquet(
@@ -113,18 +130,19 @@ def read_parquet(
         ) from error
 
 
-def _load_tasks(folder: Path) -> tuple[str, ...]:
-    path = folder / layout.TASKS
-    table = read_parquet(path, ["task_index"])
+def _load_tasks(folder: Path, kind: str = "task") -> tuple[str, ...]:
+    """Every text of meta/tasks.parquet, or of meta/subtasks.parquet, by its index."""
+    path, index = folder / "meta" / f"{kind}s.parquet", f"{kind}_index"
+    table = read_parquet(path, [index])
     # pandas writes an index without a name as __index_level_0__; older LeRobot versions did so
-    names = [name for name in ("task", "__index_level_0__") if name in table.column_names]
+    names = [name for name in (kind, "__index_level_0__") if name in table.column_names]
     if not names:
         raise DataError(
-            f"{path}: expected a column 'task' or '__index_level_0__', found {table.column_names}."
+            f"{path}: expected a column {kind!r} or '__index_level_0__', found {table.column_names}."
         )
-    pairs = dict(zip(table["task_index"].to_pylist(), table[names[0]].to_pylist()))
+    pairs = dict(zip(table[index].to_pylist(), table[names[0]].to_pylist()))
     if sorted(pairs) != list(range(len(pairs))) or not all(isinstance(task, str) for task in pairs.values()):
-        raise DataError(f"{path}: expected task_index 0 to {len(pairs) - 1} with one text each. {_RESTORE}")
+        raise DataError(f"{path}: expected {index} 0 to {len(pairs) - 1} with one text each. {_RESTORE}")
     return tuple(pairs[index] for index in range(len(pairs)))
 
 
@@ -161,11 +179,15 @@ def _load_episodes(folder: Path, info: Mapping[str, Any], *, ours: bool) -> tupl
 
 
 def _load_data(
-    folder: Path, info: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]], widths: Mapping[str, int]
+    folder: Path,
+    info: Mapping[str, Any],
+    episodes: Sequence[Mapping[str, Any]],
+    widths: Mapping[str, int],
+    more: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """Every wanted column of all data files that an episode lies in, concatenated in order."""
     places = sorted({tuple(row[name] for name in _DATA_PLACE) for row in episodes})
-    scalars = ("index", "episode_index", "frame_index", "task_index")
+    scalars = ("index", "episode_index", "frame_index", "task_index", *more)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*widths, *scalars)}
     for chunk, file in places:
         path = layout.safe_path(
@@ -209,9 +231,9 @@ def _first_wrong(index: np.ndarray, total: int) -> str:
 
 
 def _check_rows(
-    folder: Path, episodes: Sequence[Mapping[str, Any]], columns: Mapping[str, np.ndarray], tasks: int
+    folder: Path, episodes: Sequence[Mapping[str, Any]], columns: Mapping[str, np.ndarray]
 ) -> None:
-    """Rows count episodes and ticks as meta/episodes says, and their instruction exists."""
+    """Rows count episodes and ticks as meta/episodes says."""
     lengths = np.array([row["length"] for row in episodes])
     starts = np.cumsum(lengths) - lengths
     for name, expected in (
@@ -225,11 +247,15 @@ def _check_rows(
                 f"{folder}/data: row {row}: expected {name} {expected[row]}, got {columns[name][row]}. "
                 + _RESTORE
             )
-    wrong = np.flatnonzero((columns["task_index"] < 0) | (columns["task_index"] >= tasks))
+
+
+def _check_words(folder: Path, index: np.ndarray, kind: str, known: int) -> None:
+    """The words of every row exist."""
+    wrong = np.flatnonzero((index < 0) | (index >= known))
     if len(wrong):
         raise DataError(
-            f"{folder}/data: row {wrong[0]}: task_index {columns['task_index'][wrong[0]]}, "
-            f"but {layout.TASKS} has {tasks} tasks. {_RESTORE}"
+            f"{folder}/data: row {wrong[0]}: {kind}_index {index[wrong[0]]}, "
+            f"but meta/{kind}s.parquet has {known} {kind}s. {_RESTORE}"
         )
 
 

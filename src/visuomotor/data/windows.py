@@ -55,7 +55,9 @@ class Windows:
         self._first = np.repeat(ends - lengths, lengths).tolist()
         self._end = np.repeat(ends, lengths).tolist()
         self._tasks = reader.task_index.tolist()
-        self._keypoints = find_keypoints(reader.spec, reader.state, reader.actions, lengths.tolist())
+        self._keypoints = find_keypoints(
+            reader.spec, reader.state, reader.actions, lengths.tolist(), reader.subtask_index
+        )
         self._offsets = np.array(window.history, np.int64)
         self._ahead = np.arange(window.horizon)
         self._state_mask = _fixed(np.ones(len(reader.spec.state), bool))
@@ -80,7 +82,7 @@ class Windows:
         """Of each sample which keypoints hindsight tells."""
         if self._keypoints is None:
             return np.zeros((len(self), 2), bool)
-        found: np.ndarray = self._keypoints[1][self._rows]
+        found: np.ndarray = self._keypoints.mask[self._rows]
         return found
 
     def _sample(self, tick: int, frames: Mapping[str, np.ndarray]) -> Sample:
@@ -97,8 +99,8 @@ class Windows:
         else:
             wanted = self._ahead + tick
             actions, horizon_mask = reader.actions[np.minimum(wanted, end - 1)], wanted < end
-        keypoints, keypoint_mask = (
-            (None, None) if self._keypoints is None else (part[tick] for part in self._keypoints)
+        keypoints, keypoint_mask, part = (
+            (None, None, 0) if self._keypoints is None else (found[tick] for found in self._keypoints)
         )
         return Sample(
             images={name: pictures[rows] for name, pictures in frames.items()},
@@ -115,6 +117,7 @@ class Windows:
             action_mask=self._action_mask,
             keypoints=keypoints,
             keypoint_mask=keypoint_mask,
+            part=int(part),
         )
 
 

@@ -44,6 +44,7 @@ class LeRobotWriter:
         folder: Where to; missing or empty, or with `resume` a data set of the same spec.
         spec: What body and data decide.
         executed: Whether each episode has executed actions besides the labels.
+        subtasks: Whether each tick has a subtask.
         meta: More for meta/visuomotor.json (env, task, ...), plain values; may be changed while
             writing and is saved with the next episode.
         settings: How pictures were compressed, for info.json.
@@ -65,6 +66,7 @@ class LeRobotWriter:
         spec: Spec,
         *,
         executed: bool = False,
+        subtasks: bool = False,
         meta: Mapping[str, Any] | None = None,
         settings: VideoSettings | None = None,
         episodes_per_file: int = 50,
@@ -74,9 +76,12 @@ class LeRobotWriter:
         self.spec = spec
         self.meta: dict[str, Any] = dict(meta or {})
         self._executed = executed
-        self._features = layout.features(spec, executed=executed, settings=settings or VideoSettings())
+        self._told = subtasks
+        settings = settings or VideoSettings()
+        self._features = layout.features(spec, executed=executed, subtasks=subtasks, settings=settings)
         self._episodes_per_file = episodes_per_file
         self._tasks: dict[str, int] = {}
+        self._subtasks: dict[str, int] = {}
         self._vectors: dict[str, list[np.ndarray]] = {name: [] for name in self._vector_names()}
         self._pictures: dict[str, list[Spread]] = {camera.name: [] for camera in spec.cameras}
         self.seeds: list[int] = []
@@ -181,6 +186,11 @@ class LeRobotWriter:
                 f"episode {self.episodes}: expected {'' if self._executed else 'no '}executed actions, "
                 f"as this writer was made with executed={self._executed}."
             )
+        if self._told != (episode.subtasks is not None):
+            raise DataError(
+                f"episode {self.episodes}: expected {'' if self._told else 'no '}subtasks, "
+                f"as this writer was made with subtasks={self._told}."
+            )
         for name, values, width in (
             ("state", episode.state, len(self.spec.state)),
             ("actions", episode.actions, len(self.spec.action)),
@@ -200,7 +210,7 @@ class LeRobotWriter:
         ):
             self._write_videos(episodes)
             tables, rows, seen, tick = [*self._tables], [*self._rows], self._pictures_in_file, self.ticks
-            known = len(self._tasks)
+            known, parts = len(self._tasks), len(self._subtasks)
             for number, episode in enumerate(episodes, start=self.episodes):
                 table = self._data(episode, number, tick)
                 rows.append(self._row(episode, table, number, tick, seen))
@@ -209,6 +219,9 @@ class LeRobotWriter:
             if len(self._tasks) > known:
                 tasks = layout.tasks_table(list(self._tasks))
                 replace_file(self.folder / layout.TASKS, lambda temporary: pq.write_table(tasks, temporary))
+            if len(self._subtasks) > parts:
+                told = layout.tasks_table(list(self._subtasks), "subtask")
+                replace_file(self.folder / layout.SUBTASKS, lambda temporary: pq.write_table(told, temporary))
             replace_file(self._path(layout.DATA_PATH), lambda temporary: _write_groups(tables, temporary))
             self._save_sidecar([*self.seeds, *_seeds(episodes)])
             replace_file(
@@ -241,8 +254,16 @@ class LeRobotWriter:
                 "episode_index": np.full(len(episode), number),
                 "index": ticks + start,
                 "task_index": np.array(words),
+                **self._parts_of(episode),
             }
         )
+
+    def _parts_of(self, episode: EncodedEpisode) -> dict[str, np.ndarray]:
+        """The column of subtasks, if ticks have them."""
+        if episode.subtasks is None:
+            return {}
+        known = [self._subtasks.setdefault(words, len(self._subtasks)) for words in episode.subtasks]
+        return {layout.SUBTASK_INDEX: np.array(known)}
 
     def _row(self, episode: EncodedEpisode, table: pa.Table, number: int, start: int, seen: int) -> pa.Table:
         """The row of meta/episodes, which is what makes an episode exist."""
@@ -343,7 +364,10 @@ class LeRobotWriter:
             raise DataError(
                 f"{self.folder}: its episodes do {'not ' if self._executed else ''}have executed actions."
             )
+        if self._told != (reader.subtask_index is not None):
+            raise DataError(f"{self.folder}: its ticks do {'not ' if self._told else ''}have subtasks.")
         self._tasks = {task: index for index, task in enumerate(reader.tasks)}
+        self._subtasks = {subtask: index for index, subtask in enumerate(reader.subtasks)}
         self.episodes, self.ticks = len(reader.episodes), len(reader)
         self.seeds = [episode.seed for episode in reader.episodes if episode.seed is not None]
         vectors = (reader.state, reader.actions, reader.executed)

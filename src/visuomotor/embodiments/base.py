@@ -29,7 +29,7 @@ class Arm:
     Attributes:
         name: Name of the embodiment.
         joints: Joint names from base to hand; each has a position actuator of the same name.
-        home: Joint positions at the start of an episode, rad.
+        home: Joint positions at the start of an episode, looking straight down, rad.
         low: Lower joint limits, rad.
         high: Upper joint limits, rad.
         speed: Joint velocity limits, rad/s.
@@ -38,7 +38,8 @@ class Arm:
         fingers: Names of the finger joints, 0 closed to `finger_travel` open; an actuator each.
         finger_travel: Way of one finger, m.
         hand: Site between the finger pads; its z axis points out of the hand, the fingers close along y.
-        down: Quaternion (w, x, y, z) of the hand site looking straight down, where the rotation vector is 0.
+        down: Quaternion (w, x, y, z) of the hand site looking straight down, where the rotation vector is 0;
+            the last joint can turn from there to both sides.
         reach: Lower and upper corner of the box that the hand may be commanded to, m.
         span: Farthest from the axis of the first joint that the hand may be commanded to, m.
         turn: Largest angle between the commanded hand and `down`, rad.
@@ -46,6 +47,10 @@ class Arm:
         turn_limit: Largest commanded rotation about one axis in a second, rad/s.
         wrist: Name of the camera on the hand.
         build: Adds bodies, actuators and the wrist camera to a world.
+        gap: Distance between the closed fingers, m.
+        rate: Ticks a second by default.
+        scale: Size of the things that it works with, relative to those of a layout.
+        origin: Where (x, y) the origin of a layout lies for it, m.
     """
 
     name: str
@@ -67,6 +72,10 @@ class Arm:
     turn_limit: float
     wrist: str
     build: Callable[[mujoco.MjSpec], None]
+    gap: float = 0.0
+    rate: float = 10.0
+    scale: float = 1.0
+    origin: tuple[float, float] = (0.0, 0.0)
 
     def grip(self, fingers: np.ndarray) -> float:
         """Gripper state from the finger joints (finger,): 0 open to 1 closed."""

@@ -26,7 +26,7 @@ class Status:
         done: The episode is over: success, or out of time.
         progress: In [0, 1]; 1 exactly on success.
         failure: Why a finished episode failed ("wrong object", "wrong place", "dropped",
-            "out of time"); None while running and on success.
+            "out of time" and others that a task has); None while running and on success.
         facts: What is true in the world, for probes: names to plain values.
     """
 

@@ -33,6 +33,17 @@ __all__ = ["IDS", "FromGym", "GymEnv", "make_tabletop", "register"]
 IDS: Mapping[str, str] = {
     "visuomotor/TabletopLift-v0": "lift",
     "visuomotor/TabletopPutIn-v0": "put_in",
+    "visuomotor/TabletopPutBeside-v0": "put_beside",
+    "visuomotor/TabletopStack-v0": "stack",
+    "visuomotor/TabletopPush-v0": "push",
+    "visuomotor/TabletopOpenDrawer-v0": "open_drawer",
+    "visuomotor/TabletopCloseDrawer-v0": "close_drawer",
+    "visuomotor/TabletopPress-v0": "press",
+    "visuomotor/TabletopPassObstacle-v0": "pass_obstacle",
+    "visuomotor/TabletopInsert-v0": "insert",
+    "visuomotor/TabletopPutInDrawer-v0": "put_in_drawer",
+    "visuomotor/TabletopPutTwo-v0": "put_two",
+    "visuomotor/TabletopClear-v0": "clear",
 }
 """Gymnasium id to task."""
 

@@ -35,6 +35,7 @@ def render_page(report: Mapping[str, Any], videos: Mapping[str, bytes]) -> str:
     worked = [film for film in films if film[0]["outcome"] == "success"]
     sections = [
         _header(report),
+        _tasks(report),
         _probes(report),
         _failures(report, failed, videos),
         _successes(worked, videos, button=not failed),
@@ -153,6 +154,31 @@ def _facts(report: Mapping[str, Any]) -> str:
         for name, value, note in cells
     )
     return f'<dl class="facts">{items}</dl>'
+
+
+def _tasks(report: Mapping[str, Any]) -> str:
+    """Each task by itself, where there were several."""
+    if not report.get("tasks"):
+        return ""
+    rows = "".join(_one_task(name, result) for name, result in report["tasks"].items())
+    return f"""<section aria-labelledby="tasks">
+<h2 id="tasks">Task by task</h2>
+<p>One policy for all of them; it knows what to do from the sentence alone.</p>
+<div class="probes">{rows}
+<div class="probe" style="border:0;padding:.1rem 0 0" aria-hidden="true"><span></span>
+<div class="chart">{interval_axis()}</div></div></div>
+</section>"""
+
+
+def _one_task(name: str, result: Mapping[str, Any]) -> str:
+    title = name.replace("_", " ").capitalize()
+    why = ", ".join(f"{count} {reason}" for reason, count in result["failures"].items())
+    return f"""<div class="probe">
+<div><h3>{escape(title)}</h3><p class="soft">{escape(why)}</p></div>
+<div><div class="value num"><b>{percent(result["rate"])}</b>
+<span>{_interval(result)}, n = {result["n"]}</span></div>
+<div class="chart">{interval_chart(result, title)}</div></div>
+</div>"""
 
 
 def _probes(report: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 import visuomotor
 from visuomotor.evaluation.origin import Origin
 from visuomotor.evaluation.page import render_page
-from visuomotor.evaluation.probes import Trial
+from visuomotor.evaluation.probes import Trial, count_failures
 from visuomotor.evaluation.runner import FIRST_SEED, Evaluation
+from visuomotor.evaluation.statistics import proportion
 from visuomotor.executors import default_execute
-from visuomotor.rollout import plain
+from visuomotor.rollout import Episode, plain
 
 __all__ = ["build_report", "write_report"]
 
@@ -80,6 +81,7 @@ def build_report(
         "wrong_object": failures.get("wrong object", 0),
         "wrong_place": failures.get("wrong place", 0),
         "failures": failures,
+        "tasks": _by_task(main),
         "probes": evaluation.probes,
         "policy": _policy(evaluation),
         "demonstrations": _demonstrations(origin),
@@ -117,6 +119,22 @@ def _task(evaluation: Evaluation) -> str:
     if told is None and evaluation.origin is not None and evaluation.origin.env == setup.env:
         told = evaluation.origin.task
     return str(told or setup.env)
+
+
+def _by_task(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Success and failures of each task, where episodes had several; goals begin with their task."""
+    found: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        found.setdefault((episode.goal or "").partition(":")[0], []).append(episode)
+    if len(found) < 2:
+        return {}
+    return {
+        task: {
+            **proportion(sum(episode.success for episode in those), len(those)).to_json(),
+            "failures": count_failures(those),
+        }
+        for task, those in found.items()
+    }
 
 
 def _policy(evaluation: Evaluation) -> dict[str, Any]:

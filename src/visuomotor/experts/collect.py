@@ -159,11 +159,11 @@ def collect(
         settings=settings or VideoSettings(),
     )
     _check(job, episodes)
-    spec = _inspect(job)
+    spec, told = _inspect(job)
     _check_folder(Path(folder), job)
     with (
         LeRobotWriter(
-            folder, spec, executed=True, meta=_meta(job), settings=job.settings, resume=True
+            folder, spec, executed=True, subtasks=told, meta=_meta(job), settings=job.settings, resume=True
         ) as writer,
         Stop() as stop,
     ):
@@ -291,7 +291,8 @@ def demonstrate(env: Env, expert: Expert, seed: int, job: Collection) -> Encoded
     while True:
         label = np.asarray(expert(env), np.float32)
         executed = np.clip(disturbance(label), low, high).astype(np.float32)
-        recorder.tick(observation, label, executed, words[int(generator.integers(len(words)))])
+        said = words[int(generator.integers(len(words)))]
+        recorder.tick(observation, label, executed, said, getattr(env, "subtask", None))
         status = env.step(executed)
         if status.done:
             break
@@ -326,8 +327,11 @@ def _check(job: Collection, episodes: int) -> None:
         )
 
 
-def _inspect(job: Collection) -> Spec:
-    """The spec of the environment; wrong names and options come to light here and not in a worker."""
+def _inspect(job: Collection) -> tuple[Spec, bool]:
+    """The spec of the environment, and whether it tells subtasks.
+
+    Wrong names and options come to light here and not in a worker.
+    """
     env, _ = job.build()
     try:
         env.reset(seed=job.first_seed, options=job.options or None)
@@ -336,7 +340,7 @@ def _inspect(job: Collection) -> Spec:
                 f"collect: environment {job.env!r} knows one wording an episode (it has no method "
                 f"`instructions`), got phrasings={job.phrasings}. Use phrasings=1."
             )
-        return env.spec
+        return env.spec, getattr(env, "subtask", None) is not None
     finally:
         env.close()
 

@@ -1,63 +1,76 @@
-"""The expert of the table top: grasp from above, carry, let go.
+"""The expert of the table top: skills that grasp from above, carry, push, pull and press.
 
 A function of the state of the environment and of nothing else, so that it knows what to do next
 wherever a policy has led it: after a slip, with the wrong thing between the fingers, with the hand
 closed beside the object. It sees the true poses of things; a policy that imitates it sees pictures,
-so its motion is plain: straight, fast when far, slowing down when near, always pointing down.
+so its motion is plain: straight, fast when far, slowing down when near, always pointing down. Whatever
+it does, it closes the gripper where something is taken, pushed or pressed, and opens it where that
+shall be.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from visuomotor.envs.tabletop.build import BOWL_HEIGHT, BOWL_RADIUS, SOCKET_HEIGHT
 from visuomotor.envs.tabletop.env import TabletopEnv
-from visuomotor.envs.tabletop.layout import Goal
-from visuomotor.envs.tabletop.scene import BOWL_HEIGHT, BOWL_RADIUS, SIZES, Scene
-from visuomotor.envs.tabletop.tasks import IN_BOWL, LIFT_HEIGHT
+from visuomotor.envs.tabletop.scene import Scene
+from visuomotor.envs.tabletop.tasks import IN_BOWL, LIFT_HEIGHT, OPEN, inside
+from visuomotor.envs.tabletop.things import BESIDE_SPOT, BUTTON_RADIUS, DRAWER, SIDES, ZONE_RADIUS, Goal
+from visuomotor.experts.grasping import HOVER, Grasp, approach, find_grasp, middle_yaw, yaw_of
 
 __all__ = ["TabletopExpert"]
 
 _SPEED = 0.05  # meters a tick
 _TURN = 0.25  # radians a tick
 _GAIN = 0.85  # share of a short way done in one tick
-_HOVER = 0.12  # height of the fingertips over everything that stands on the table, meters
 _CARRY = 0.085  # height of the lower side of what is carried, meters
-_OVER_BOWL = BOWL_HEIGHT + 0.012  # height of the lower side of what is let go, meters
-_LOW = 0.018  # lowest grasp, meters
-_FUNNEL = 4.0  # meters of height for each meter beside the object
-_ALIGNED = 0.014  # meters across the fingers by which the object may be off, however far they are open
-_EASE = 0.5  # share of what would do for closing at which the hand goes all the way down
-_ARM = 0.04  # meters; a wrong turn counts like this times its angle
-_PAD = 0.009  # meters along the pads by which the object may be off their middle
-_TURNED = 0.3  # radians by which the hand may be turned while it closes
-_DEEP = 0.012  # meters above the grasp from which the fingers close
-_ROOM = 0.012  # meters that the fingers must be open beyond the object's width
-_RELEASE = 0.022  # meters beside the middle of the bowl at which to let go
-_FINGER = 0.046  # meters from the middle of the hand to the middle of an open finger
-_THICK = 0.014  # meters around that middle that a finger takes, and a little more
-_RIM = 0.009  # meters from the inner to the outer side of a bowl's wall, at most
-_MAX_YAW = 1.9  # radians; the last joint ends not far behind
+_OVER_HANDLES = DRAWER.handle_height + 0.02  # the same where handles stand in the way
+_ROOM = 0.024  # meters from the middle of a bowl to where a second object goes
+_NOSE = 0.005  # meters by which the round end of a peg may be beside its socket, more than it has room
+_UP = 0.16  # height of a hand that has done its work, meters
+_SHUT = 0.019  # opening of fingers that are closed enough to push or press, meters
+_PUSH_STEP = 0.035  # meters a tick at which an object is pushed
+_AFLOAT = 0.002  # height of the lower side of a pushed object, meters
+_CENTER = 0.022  # meters from the middle of the zone at which the push ends
+_HANDLE_GRASP = DRAWER.handle_height - 0.02  # height of the hand on a handle, meters
+_NEAR_HANDLE = 0.065  # meters from a handle at which an open hand would hook it
+_OVER_BUTTON = 0.075  # height of the hand above a button while it closes, meters
+_ON_BUTTON = 0.008  # meters beside the middle of a button at which the hand goes down
+_ASIDE = 0.180  # meters beside the middle of the fence at which a hand passes
+_BEFORE = 0.100  # meters before and behind the fence at which a hand turns
+_DECIDED = 0.05  # meters beside the middle of the fence at which a hand has chosen its side
+
+Plan = tuple[np.ndarray, float, float]  # hand position (3,), yaw, gripper
+Skill = Callable[[Scene, Goal, np.ndarray, float], Plan]
 
 
-class _Grasp(NamedTuple):
-    """Where the hand must be to take a thing.
+class _Spot(NamedTuple):
+    """Where something is put down.
 
     Attributes:
-        position: Of the hand (3,), meters.
-        middle: Of the part of the thing between the fingers (3,), meters.
-        yaw: Of the hand, radians.
-        width: Of the thing between the fingers, meters.
-        slack: How far the thing may be off the middle of the pads, meters.
+        point: On the table (2,), meters.
+        drop: Height of the lower side of what is let go, meters.
+        rim: Height of what stands around, meters.
+        within: Distance from the point within which nothing may be lower than the rim, meters.
+        slack: Distance from the point at which to let go, meters.
+        high: Greatest height of the lower side at which to let go, meters.
+        steep: Meters of height for each meter beside, beyond `flat`.
+        flat: Distance from the point from which the hand comes down, meters.
     """
 
-    position: np.ndarray
-    middle: np.ndarray
-    yaw: float
-    width: float
+    point: np.ndarray
+    drop: float
+    rim: float
+    within: float
     slack: float
+    high: float
+    steep: float = 1.0
+    flat: float = 0.04
 
 
 class TabletopExpert:
@@ -65,211 +78,169 @@ class TabletopExpert:
 
     def __call__(self, env: TabletopEnv) -> np.ndarray:
         """The action (action,) for the current state of `env`; does not change `env`."""
-        goal, scene = env.wanted, env.scene
-        commanded, yaw = env.controller.position, _yaw(env.controller.quat)
-        if _delivered(scene, goal):
-            target, turn, grip = _retreat(commanded), yaw, 0.0
-        elif scene.holds(goal.object):
-            target, grip = _carry(scene, goal, commanded)
-            turn = yaw
-        elif scene.presses() and (other := _other_held(scene, goal)) is not None:
-            target, grip = _put_away(scene, other, commanded)
-            turn = yaw
-        else:
-            target, turn, grip = _take(scene, goal.object, commanded, yaw)
-        return _action(env, target, turn, grip)
+        goal, scene = env.stage, env.scene
+        commanded = scene.to_layout(env.controller.position)
+        middle = middle_yaw(env.arm)
+        yaw = middle + math.remainder(yaw_of(env.controller.quat) - middle, math.tau)
+        return _action(env, *_SKILLS.get(goal.task, _bring)(scene, goal, commanded, yaw))
 
 
 def _action(env: TabletopEnv, target: np.ndarray, yaw: float, grip: float) -> np.ndarray:
     """One tick towards a hand pose, in the control of `env`."""
+    arm, rate = env.arm, env.spec.rate
     gain = _GAIN / (1 + env.scene.world.delay)  # the later actions come, the less they may correct at once
-    move = _limited(gain * (target - env.controller.position), _SPEED)
-    turn = _limited(gain * env.controller.way_to_yaw(yaw), _TURN)
+    way = env.scene.to_base(target) - env.controller.position
+    move = _limited(gain * way, min(_SPEED * arm.scale, arm.move_limit / rate))
+    turned = env.controller.way_to_yaw(yaw - middle_yaw(arm))
+    turn = _limited(gain * turned, min(_TURN, arm.turn_limit / rate))
     delta = np.concatenate([move, turn, [grip]])
     if env.spec.action[0].kind == "ee_delta":
         return delta.astype(np.float32)
     return np.append(env.controller.preview(delta, *env.scene.hand_pose()), grip).astype(np.float32)
 
 
-def _delivered(scene: Scene, goal: Goal) -> bool:
-    """Whether the object is let go of, in the bowl or falling into it."""
-    if goal.bowl is None or scene.holds(goal.object):
+# ---- take and put -------------------------------------------------------------------------------
+
+
+def _bring(scene: Scene, goal: Goal, commanded: np.ndarray, yaw: float) -> Plan:
+    """Take an object and put it where it shall be; for `lift`, hold it up."""
+    spot = _spot(scene, goal)
+    if spot is not None and _delivered(scene, goal.object, spot):
+        return _retreat(commanded), yaw, 0.0
+    if scene.holds(goal.object):
+        if spot is None:
+            bottom = scene.bottom(goal.object)
+            return commanded + np.array([0.0, 0.0, LIFT_HEIGHT + 0.03 - bottom]), yaw, 1.0
+        carry = _lower_in if goal.task == "insert" else _carry
+        target, grip = carry(scene, goal.object, spot, commanded)
+        return target, yaw, grip
+    if scene.presses() and (other := _other_held(scene, goal)) is not None:
+        target, grip = _put_away(scene, other, commanded)
+        return target, yaw, grip
+    grasp = find_grasp(scene, goal.object, yaw)
+    if _at_handle(scene, grasp.position):
+        return _retreat(commanded), yaw, 0.0
+    target, turn, grip = approach(scene, grasp, commanded, yaw)
+    target[:2] = _around(scene, commanded, target[:2])
+    return target, turn, grip
+
+
+def _spot(scene: Scene, goal: Goal) -> _Spot | None:
+    """Where the object of a goal shall be put down; None where it is only lifted."""
+    if goal.task == "lift":
+        return None
+    if goal.task == "stack":
+        place, up = scene.place(goal.objects[1]), np.array([0.0, 0.0, 1.0])
+        top = float(place[2]) + scene.extent(goal.objects[1], up)
+        return _Spot(place[:2], top + 0.003, top, 0.04, 0.007, top + 0.008, steep=3.0, flat=0.012)
+    fixture, center = scene.layout.fixtures[goal.fixture], scene.fixture(goal.fixture)[:2]
+    if goal.side is not None:
+        point = center + BESIDE_SPOT * np.array(SIDES[goal.side])
+        return _Spot(point, 0.004, 0.0, 0.02, 0.016, 0.012, steep=2.5, flat=0.015)
+    if fixture.kind == "drawer":  # the middle of what the chest does not cover
+        covered = (DRAWER.travel - scene.travel(goal.fixture)) / 2 + 0.004
+        out = np.array([math.sin(fixture.yaw), -math.cos(fixture.yaw)])
+        return _Spot(center + covered * out, DRAWER.height + 0.01, DRAWER.height, 0.07, 0.014, 0.095)
+    if fixture.kind == "socket":
+        return _Spot(center, 0.004, SOCKET_HEIGHT, 0.05, 0.02, 0.022)
+    point = center + _beside_others(scene, goal)
+    return _Spot(point, BOWL_HEIGHT + 0.012, BOWL_HEIGHT, BOWL_RADIUS, 0.022, _CARRY + 0.03)
+
+
+def _beside_others(scene: Scene, goal: Goal) -> np.ndarray:
+    """From the middle of a bowl to where there is room in it (2,): away from what lies in it already."""
+    center = scene.fixture(goal.fixture)[:2]
+    others = [number for number in range(len(scene.layout.objects)) if number != goal.object]
+    ways = [center - scene.place(number)[:2] for number in others if inside(scene, number, goal.fixture)]
+    if not ways:
+        return np.zeros(2)
+    away = np.mean(ways, axis=0)
+    length = float(np.hypot(*away))
+    return _ROOM * (away / length if length > 0.004 else np.array([0.0, 1.0]))
+
+
+def _delivered(scene: Scene, number: int, spot: _Spot) -> bool:
+    """Whether an object is let go of, where it shall be or falling there."""
+    if scene.holds(number):
         return False
-    x, y, z = scene.place(goal.object).tolist()
-    return math.dist((x, y), scene.bowl(goal.bowl)[:2]) < IN_BOWL and z < _HOVER
+    distance = math.dist(scene.place(number)[:2], spot.point)
+    if spot.rim == BOWL_HEIGHT:
+        return distance < IN_BOWL and float(scene.place(number)[2]) < HOVER
+    return distance < max(spot.slack + 0.012, 0.02) and scene.bottom(number) < spot.high + 0.004
 
 
 def _retreat(commanded: np.ndarray) -> np.ndarray:
     """Straight up, out of the way."""
-    return np.array([commanded[0], commanded[1], max(commanded[2], 0.16)])
+    return np.array([commanded[0], commanded[1], max(commanded[2], _UP)])
 
 
-def _carry(scene: Scene, goal: Goal, commanded: np.ndarray) -> tuple[np.ndarray, float]:
-    """Up, over to the bowl, down a little, let go. For lifting, only up."""
-    bottom = _bottom(scene, goal.object)
-    if goal.bowl is None:
-        return commanded + np.array([0.0, 0.0, LIFT_HEIGHT + 0.03 - bottom]), 1.0
-    beside = scene.bowl(goal.bowl)[:2] - scene.place(goal.object)[:2]
+def _carry(scene: Scene, number: int, spot: _Spot, commanded: np.ndarray) -> tuple[np.ndarray, float]:
+    """Up, over to the spot, down a little, let go."""
+    bottom = scene.bottom(number)
+    beside = spot.point - scene.place(number)[:2]
     distance = float(np.hypot(*beside))
-    if distance < _RELEASE and bottom < _CARRY + 0.03:
+    if distance < spot.slack and bottom < spot.high:
         return commanded, 0.0
-    height = _OVER_BOWL + min(_CARRY - _OVER_BOWL, max(0.0, distance - 0.04))
+    beside = _around(scene, commanded, commanded[:2] + beside) - commanded[:2]
+    above = min(_cruise(scene) - spot.drop, max(0.0, spot.steep * (distance - spot.flat)))
+    height = spot.drop + max(above, 0.0)
     # The lower the thing hangs, the slower it goes sideways: it clears the table and its neighbors.
-    near = distance < BOWL_RADIUS
-    free = float(bottom > BOWL_HEIGHT) if near else min(1.0, max(0.0, (bottom - 0.01) / 0.05))
+    near = distance < spot.within
+    free = float(bottom > spot.rim) if near else min(1.0, max(0.0, (bottom - 0.01) / 0.05))
     way = _limited(beside, _SPEED * free / _GAIN) if free < 1.0 else beside
     return commanded + np.append(way, height - bottom), 1.0
+
+
+def _lower_in(scene: Scene, number: int, spot: _Spot, commanded: np.ndarray) -> tuple[np.ndarray, float]:
+    """Over the socket, down softly where it may fit, so that it slips in, let go near its floor."""
+    bottom = scene.bottom(number)
+    hand, _ = scene.hand()
+    beside = spot.point - scene.place(number)[:2]
+    distance = float(np.hypot(*beside))
+    inserted = distance < 0.02 and bottom < spot.rim - 0.004
+    if inserted or distance < scene.tolerance + _NOSE:
+        if bottom < spot.high:
+            return commanded, 0.0
+        # From where the hand is, not from where it should be: what is in the way is pressed on softly.
+        return hand + np.append(beside, _clipped(spot.drop - bottom, 0.02)), 1.0
+    height = spot.rim + 0.006 + min(_CARRY - spot.rim, max(0.0, distance - 0.03))
+    free = min(1.0, max(0.0, (bottom - 0.01) / 0.05)) if distance > 0.06 else float(bottom > spot.rim)
+    way = _limited(beside, _SPEED * free / _GAIN) if free < 1.0 else beside
+    return commanded + np.append(way, height - bottom), 1.0
+
+
+def _at_handle(scene: Scene, target: np.ndarray) -> bool:
+    """Whether the hand is low at the handle of a drawer and wants to go elsewhere."""
+    hand, _ = scene.hand()
+    if hand[2] > _OVER_HANDLES:
+        return False
+    drawers = (number for number, fixture in enumerate(scene.layout.fixtures) if fixture.kind == "drawer")
+    handles = (scene.handle(number)[:2] for number in drawers)
+    return any(math.dist(hand[:2], at) < _NEAR_HANDLE < math.dist(target[:2], at) for at in handles)
+
+
+def _cruise(scene: Scene) -> float:
+    """Height of the lower side of what is carried over everything else, meters."""
+    return _OVER_HANDLES if any(f.kind == "drawer" for f in scene.layout.fixtures) else _CARRY
 
 
 def _put_away(scene: Scene, number: int, commanded: np.ndarray) -> tuple[np.ndarray, float]:
     """Let go of the wrong thing, but not into a bowl."""
     place = scene.place(number)
-    for bowl in range(len(scene.layout.bowls)):
-        away = place[:2] - scene.bowl(bowl)[:2]
+    for other, fixture in enumerate(scene.layout.fixtures):
+        if fixture.kind in ("zone", "fence"):
+            continue
+        away = place[:2] - scene.fixture(other)[:2]
         distance = float(np.hypot(*away))
         if distance < BOWL_RADIUS + 0.06:
             direction = away / distance if distance > 1e-6 else np.array([-1.0, 0.0])
-            up = max(0.0, _CARRY - _bottom(scene, number))
+            up = max(0.0, _cruise(scene) - scene.bottom(number))
             side = direction * (_SPEED if up < 0.05 else 0.0)
             return commanded + np.append(side, up), 1.0
-    drop = _bottom(scene, number)
+    drop = scene.bottom(number)
     if drop > 0.03:
         return commanded - np.array([0.0, 0.0, drop - 0.005]), 1.0
     return commanded, 0.0
-
-
-def _take(scene: Scene, number: int, commanded: np.ndarray, yaw: float) -> tuple[np.ndarray, float, float]:
-    """Over the object, down, close."""
-    grasp = _grasp(scene, number, yaw)
-    hand, _ = scene.hand()
-    above = float(hand[2] - grasp.position[2])
-    turn = abs(grasp.yaw - yaw)
-    opening = scene.opening()
-    # Fingers that stand on both sides of the object may close: they push it to their middle.
-    room = max(_ALIGNED, (opening - grasp.width) / 2)
-    along, across = _beside(hand, grasp.middle, grasp.yaw)
-    if above < _DEEP and along < grasp.slack and across < room and turn < _TURNED:
-        return grasp.position, grasp.yaw, 1.0
-    along, across = _beside(hand, grasp.position, grasp.yaw)
-    miss = max(0.0, along - _EASE * grasp.slack) + max(0.0, across - _EASE * room)
-    miss += _ARM * max(0.0, turn - _EASE * _TURNED)
-    if opening < grasp.width + _ROOM:
-        miss = 1.0  # stay above until the fingers are open
-    target = grasp.position.copy()
-    target[2] += min(_FUNNEL * miss, max(0.0, _HOVER - target[2]))
-    if above < 0.05 and miss > 0.03:
-        target[:2] = commanded[:2]  # beside it and low: first up
-    return target, grasp.yaw, 0.0
-
-
-def _beside(hand: np.ndarray, point: np.ndarray, yaw: float) -> tuple[float, float]:
-    """How far the hand is beside a point, along and across the pads of a hand turned by `yaw`."""
-    x, y = float(hand[0] - point[0]), float(hand[1] - point[1])
-    sine, cosine = math.sin(yaw), math.cos(yaw)
-    return abs(cosine * x + sine * y), abs(cosine * y - sine * x)
-
-
-def _grasp(scene: Scene, number: int, yaw: float) -> _Grasp:
-    """How to take an object: across a narrow side, with little turning, fingers clear of everything else.
-
-    In the middle of the object if the fingers fit beside it there; else off the middle, too.
-    """
-    place = scene.place(number)
-    sides = _sides(scene, number, yaw)
-    best = min(
-        (_rate(scene, number, yaw, place, side, 0.0, 0.0) for side in sides), key=lambda rated: rated[0]
-    )
-    if best[1] > 0:
-        best = min(
-            (
-                _rate(scene, number, yaw, place, side, along, across)
-                for side in sides
-                for along in (0.0, -0.6 * side.long, 0.6 * side.long)
-                for across in (0.0, -0.012, 0.012)
-            ),
-            key=lambda rated: rated[0],
-        )
-    return best[2]
-
-
-class _Side(NamedTuple):
-    """A pair of faces to press on: angle of the closing direction, width, and half length along the pads."""
-
-    angle: float
-    width: float
-    long: float
-
-
-def _sides(scene: Scene, number: int, yaw: float) -> list[_Side]:
-    """Every pair of faces that the fingers can reach from above."""
-    shape = scene.layout.objects[number].shape
-    rotation, half = scene.rotation(number), SIZES[shape]
-    if shape == "ball" or (shape == "cylinder" and abs(rotation[2, 2]) > 0.8):
-        return [_Side(yaw + math.pi / 2 + step * math.pi / 8, 2 * half[0], 0.0) for step in range(8)]
-    if shape == "cylinder":
-        x, y, _ = rotation[:, 2].tolist()
-        return [_Side(math.atan2(y, x) + math.pi / 2, 2 * half[0], half[2])]
-    sides = []
-    for index in range(3):
-        x, y, z = rotation[:, index].tolist()
-        if half[index] < 0.035 and abs(z) < 0.72:  # of two narrow sides one leans by 45 degrees or less
-            across = np.array([-y, x, 0.0]) / math.hypot(x, y)
-            length = scene.extent(number, across)
-            sides.append(_Side(math.atan2(y, x), 2 * half[index], length if length > 0.035 else 0.0))
-    return sides
-
-
-def _rate(
-    scene: Scene, number: int, yaw: float, place: np.ndarray, side: _Side, along: float, across: float
-) -> tuple[float, float, _Grasp]:
-    """Cost of a grasp (the less the better), how crowded it is, and the grasp."""
-    turned = _nearest(side.angle - math.pi / 2, yaw)
-    sine, cosine = math.sin(turned), math.cos(turned)
-    middle = place + np.array([along * cosine, along * sine, 0.0])
-    middle[2] = max(place[2], _LOW)
-    position = middle + np.array([-across * sine, across * cosine, 0.0])
-    crowding = _crowding(scene, number, place, position, side.angle)
-    cost = abs(turned - yaw) + 200.0 * crowding + 5.0 * (abs(along) + abs(across))
-    return cost, crowding, _Grasp(position, middle, turned, side.width, max(_PAD, 0.5 * side.long))
-
-
-def _nearest(angle: float, yaw: float) -> float:
-    """`angle` plus a multiple of half a turn, nearest to `yaw`, within reach of the last joint."""
-    best = angle + math.pi * round((yaw - angle) / math.pi)
-    if abs(best) > _MAX_YAW:
-        best -= math.copysign(math.pi, best)
-    return best
-
-
-def _crowding(scene: Scene, number: int, place: np.ndarray, hand: np.ndarray, angle: float) -> float:
-    """By how many meters the open fingers of a hand would run into walls and things other than `number`."""
-    crowding = 0.0
-    others = [other for other in range(len(scene.layout.objects)) if other != number]
-    for side in (-_FINGER, _FINGER):
-        x, y = hand[0] + side * math.cos(angle), hand[1] + side * math.sin(angle)
-        for other in others:
-            crowding += max(0.0, _THICK - _gap(scene, other, x, y))
-        for bowl in range(len(scene.layout.bowls)):
-            center = scene.bowl(bowl)[:2]
-            gap = math.dist((x, y), center)
-            if math.dist(place[:2], center) < BOWL_RADIUS:
-                crowding += max(0.0, gap + _THICK - BOWL_RADIUS)
-            else:
-                crowding += max(0.0, BOWL_RADIUS + _RIM + _THICK - gap)
-    return crowding
-
-
-def _gap(scene: Scene, number: int, x: float, y: float) -> float:
-    """Distance from a vertical line to the sides of an object, meters; 0 inside."""
-    place = scene.place(number)
-    away = np.array([x - place[0], y - place[1], 0.0])
-    if math.hypot(away[0], away[1]) > 0.09:
-        return 0.09 - max(SIZES["bar"])  # far enough from any thing
-    shape = scene.layout.objects[number].shape
-    if shape == "ball":
-        return max(0.0, math.hypot(away[0], away[1]) - SIZES[shape][0])
-    beyond = np.maximum(np.abs(away @ scene.rotation(number)) - SIZES[shape], 0.0)
-    return float(np.sqrt(beyond @ beyond))
 
 
 def _other_held(scene: Scene, goal: Goal) -> int | None:
@@ -280,15 +251,84 @@ def _other_held(scene: Scene, goal: Goal) -> int | None:
     return None
 
 
-def _bottom(scene: Scene, number: int) -> float:
-    """Height of an object's lower side, meters."""
-    return float(scene.place(number)[2]) - scene.extent(number, np.array([0.0, 0.0, 1.0]))
+def _around(scene: Scene, hand: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """Where the hand should go (2,) on its way to a point (2,): around the fence if there is one.
+
+    Left and right are both right; until the hand is well aside, the seed of the scene decides.
+    """
+    fences = [number for number, fixture in enumerate(scene.layout.fixtures) if fixture.kind == "fence"]
+    if not fences:
+        return goal
+    x, y, _ = scene.fixture(fences[0]).tolist()
+    ahead = 1.0 if goal[0] > x else -1.0
+    beyond, aside = ahead * (float(hand[0]) - x), float(hand[1]) - y
+    clear = min(_BEFORE, ahead * (float(goal[0]) - x))  # of the fence, or as far from it as the goal is
+    if beyond > clear - 0.01:
+        return goal
+    coin = 1.0 if np.random.default_rng([scene.layout.seed, 5]).random() < 0.5 else -1.0
+    side = math.copysign(1.0, aside) if abs(aside) > _DECIDED else coin
+    if abs(aside) > _ASIDE - 0.015:
+        return np.array([x + ahead * clear, y + side * _ASIDE])
+    if beyond > 0:
+        return np.array([x + ahead * clear, float(hand[1])])
+    return np.array([x - ahead * _BEFORE, y + side * _ASIDE])
 
 
-def _yaw(quat: np.ndarray) -> float:
-    """Direction of the hand's x axis on the table, radians from the world's x axis."""
-    w, x, y, z = quat
-    return math.atan2(2 * (x * y + w * z), w * w + x * x - y * y - z * z)
+# ---- push, pull, press --------------------------------------------------------------------------
+
+
+def _push(scene: Scene, goal: Goal, commanded: np.ndarray, yaw: float) -> Plan:
+    """Take the object without lifting it, slide it to the zone between the fingers, let go."""
+    way = scene.fixture(goal.fixture)[:2] - scene.place(goal.object)[:2]
+    distance, bottom = float(np.hypot(*way)), scene.bottom(goal.object)
+    if scene.holds(goal.object):
+        if distance < _CENTER:
+            return commanded, yaw, 0.0
+        return commanded + np.append(_limited(way, _PUSH_STEP), _AFLOAT - bottom), yaw, 1.0
+    if distance < ZONE_RADIUS - _CENTER / 2:
+        return _retreat(commanded), yaw, 0.0
+    return _bring(scene, goal, commanded, yaw)
+
+
+def _slide(scene: Scene, goal: Goal, commanded: np.ndarray, yaw: float) -> Plan:
+    """Take the handle of a drawer, pull it out or push it in, let go."""
+    fixture, handle = scene.layout.fixtures[goal.fixture], scene.handle(goal.fixture)
+    hold = np.array([handle[0], handle[1], _HANDLE_GRASP])
+    travel = scene.travel(goal.fixture)
+    left = min(OPEN + 0.010, DRAWER.travel) - travel if goal.task == "open_drawer" else -travel + 0.004
+    done = left <= 0.002 if goal.task == "open_drawer" else left >= -0.002
+    if scene.grips(np.append(hold[:2], scene.hand()[0][2]), 2 * DRAWER.handle_radius) and not done:
+        out = np.array([math.sin(fixture.yaw), -math.cos(fixture.yaw), 0.0])
+        return commanded + _clipped(1.2 * left, 0.04) * out, yaw, 1.0
+    if done:
+        low = math.dist(scene.hand()[0], hold) < 0.03 and scene.presses()
+        return commanded if low else _retreat(commanded), yaw, 0.0
+    return approach(scene, Grasp(hold, hold, yaw, 2 * DRAWER.handle_radius, 0.009), commanded, yaw)
+
+
+def _press(scene: Scene, goal: Goal, commanded: np.ndarray, yaw: float) -> Plan:
+    """Over the button, close, down."""
+    middle, (hand, _) = scene.fixture(goal.fixture)[:2], scene.hand()
+    off = math.dist(hand[:2], middle)
+    if off < _ON_BUTTON and scene.opening() < _SHUT:
+        return np.append(middle, 0.015), yaw, 1.0
+    if off < _ON_BUTTON + 0.004:
+        return np.append(middle, _OVER_BUTTON), yaw, 1.0
+    if off > BUTTON_RADIUS and hand[2] < _OVER_BUTTON - 0.015:
+        return np.array([commanded[0], commanded[1], HOVER]), yaw, 0.0  # low and beside: first up
+    return np.append(middle, _OVER_BUTTON + min(0.05, off)), yaw, 0.0
+
+
+_SKILLS: dict[str, Skill] = {
+    "push": _push,
+    "open_drawer": _slide,
+    "close_drawer": _slide,
+    "press": _press,
+}
+
+
+def _clipped(value: float, limit: float) -> float:
+    return min(max(value, -limit), limit)
 
 
 def _limited(vector: np.ndarray, limit: float) -> np.ndarray:

@@ -112,6 +112,8 @@ class CompactConfig:
     """Width of what is known of an observation, and of the flow network."""
     blocks: int = 3
     """Residual blocks of the flow network."""
+    parts: int = 1
+    """Most parts of a task with a thing and a goal of their own; the policy sees which is at work."""
     blank: float = 0.1
     """Share of training samples that lose their sentence, so that without one the policy picks a goal."""
     draws: int = 2
@@ -141,8 +143,11 @@ class CompactConfig:
             < 1
         ):
             raise ValueError(f"compact: sizes must be at least 1, got {self}.")
-        if self.slots < KEYPOINTS:
-            raise ValueError(f"compact: at least {KEYPOINTS} slots, one for each keypoint, got {self.slots}.")
+        if self.parts < 1 or self.slots < KEYPOINTS * self.parts:
+            raise ValueError(
+                f"compact: at least {KEYPOINTS} slots for each part, one for each keypoint, "
+                f"got {self.slots} slots and {self.parts} parts."
+            )
         if min(self.look, self.contrast, self.point, self.guess, self.temperature) < 0:
             raise ValueError("compact: all weights and the temperature must be at least 0.")
         if not 0 <= self.blank <= 1:
@@ -181,12 +186,13 @@ class Seen(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """Everything that was observed as one vector, what each camera saw, where it saw the keypoints, and
-    in which samples the sentence was heard; None if in all."""
+    """Everything that was observed as one vector, what each camera saw, where it saw the keypoints, which
+    part seems to be at work, and in which samples the sentence was heard; None if in all."""
 
     vector: Float[Tensor, "batch width"]
     seen: dict[str, Seen]
     places: Float[Tensor, "batch 2 3"]
+    parts: Float[Tensor, "batch part"] | None
     heard: Bool[Tensor, "batch 1"] | None
 
 
@@ -489,6 +495,13 @@ def on_plane(
     return torch.stack([first * d - b * second, a * second - c * first], dim=-1) / area[..., None]
 
 
+def taken(
+    slots: Float[Tensor, "batch slot feature"], chosen: Int[Tensor, "batch 2"]
+) -> Float[Tensor, "batch 2 feature"]:
+    """Two slots of each sample."""
+    return slots.gather(1, chosen[:, :, None].expand(-1, -1, slots.shape[-1]))
+
+
 class Compact(Policy):
     """The policy: sentence, views and state to one vector, and a flow over chunks beside it.
 
@@ -523,7 +536,13 @@ class Compact(Policy):
         for part in (self.height, self.trust):
             nn.init.zeros_(part.weight)
             nn.init.zeros_(part.bias)
-        self.level = nn.Parameter(torch.tensor([0.02, 0.08]))  # meters, of both keypoints before all learning
+        # Meters, of both keypoints of each part before all learning.
+        self.level = nn.Parameter(torch.tensor([0.02, 0.08]).repeat(config.parts))
+        self.part: nn.Module | None = None
+        if config.parts > 1:
+            self.part = nn.Sequential(
+                nn.Linear(seen + told, GLANCE), nn.GELU(), nn.Linear(GLANCE, config.parts)
+            )
         self.glance = nn.Linear(seen, GLANCE)  # narrow: a wide one learns scenes by heart
         held = len(self.cameras) * KEYPOINTS * VALUE
         self.looks = GLANCE + held  # numbers that only eyes can tell
@@ -620,11 +639,26 @@ class Compact(Policy):
             real = batch.image_mask[name].flatten()[:, None, None]
             views_seen.append((sights[name].slots * real).unflatten(0, (len(slots), history)))
         seen = torch.cat(views_seen, dim=-1)  # batch history slot (camera feature)
-        places, known, held = self.locate(batch, sights)
+        parts = None
+        if self.part is not None:
+            parts = self.part(torch.cat([seen.flatten(1), slots.flatten(1)], dim=-1))
+        chosen = self.chosen(batch, None if augment else parts)
+        places, known, held = self.locate(batch, sights, chosen)
         looks = torch.cat([self.glance(seen.flatten(1)), held.flatten(1)], dim=-1)
         ways = self.ways(batch, places) * known[:, None, None]
         vector = self.gathered(batch, summary, ways, looks)
-        return Sight(vector, sights, places, heard)
+        return Sight(vector, sights, places, parts, heard)
+
+    def chosen(
+        self, batch: Batch, parts: Float[Tensor, "batch part"] | None = None
+    ) -> Int[Tensor, "batch 2"]:
+        """Slots of thing and goal: of the likeliest part, or in training of the one that hindsight tells."""
+        part = torch.zeros_like(batch.embodiment)
+        if parts is not None:
+            part = parts.argmax(-1)
+        elif batch.part is not None:
+            part = batch.part.clamp(max=self.config.parts - 1)
+        return part[:, None] * KEYPOINTS + torch.arange(KEYPOINTS, device=part.device)
 
     def imagine(
         self, batch: Batch, generator: torch.Generator | None
@@ -674,19 +708,21 @@ class Compact(Policy):
         return matrices_now(projection, on_hand, batch.hand), known
 
     def locate(
-        self, batch: Batch, sights: Mapping[str, Seen]
+        self, batch: Batch, sights: Mapping[str, Seen], chosen: Int[Tensor, "batch 2"]
     ) -> tuple[Float[Tensor, "batch 2 3"], Bool[Tensor, " batch"], Float[Tensor, "batch 2 values"]]:
-        """Where the first slots see their things, whether any camera could tell, and how they look."""
+        """Where two slots see their things, whether any camera could tell, and how they look."""
         last = slice(len(self.config.history) - 1, None, len(self.config.history))
         views = [sights[name] for name in self.cameras]
         there = torch.stack([batch.image_mask[name][:, -1] for name in self.cameras], dim=1)
-        slots = torch.stack([view.slots[last, :KEYPOINTS] for view in views], dim=1)
+        slots = torch.stack([taken(view.slots[last], chosen) for view in views], dim=1)
         slots = slots * there[:, :, None, None]
-        matches = torch.stack([view.matches[last, :KEYPOINTS].log_softmax(-1).amax(-1) for view in views], 1)
+        matches = torch.stack(
+            [taken(view.matches[last], chosen).log_softmax(-1).amax(-1) for view in views], 1
+        )
         matrices, known = self.calibration(batch)
         points, values = slots[..., :2], slots[..., 2:]  # batch camera keypoint ...
         held = values.transpose(1, 2).flatten(2)  # batch keypoint (camera value)
-        heights = self.level + 0.1 * self.height(held).squeeze(-1)
+        heights = self.level[chosen] + 0.1 * self.height(held).squeeze(-1)
         flat = on_plane(matrices, points, heights)
         trust = self.trust(torch.cat([values, matches[..., None]], dim=-1)).squeeze(-1) + 2 * matches
         trust = trust.masked_fill(~known[..., None], -1e4).softmax(dim=1)
@@ -740,6 +776,8 @@ class Compact(Policy):
                 terms["contrast"] = self.contrast(batch, sight.seen, sight.heard)
             if self.config.point > 0:
                 terms["point"] = self.point(batch, sight.places)
+            if sight.parts is not None:
+                terms["part"] = self.which(batch, sight.parts)
         return Loss(terms)
 
     def flow(
@@ -768,11 +806,19 @@ class Compact(Policy):
         wrong = wrong.abs().clamp(max=1.0).sum(-1).masked_fill(~real, 0)
         return Term(wrong.sum(), real.sum(), weight=self.config.point)
 
+    def which(self, batch: Batch, parts: Float[Tensor, "batch part"]) -> Term:
+        """Cross-entropy of the part that is at work."""
+        if batch.part is None:
+            raise ValueError("compact: the batch has no keypoints.")
+        told = batch.part.clamp(max=self.config.parts - 1)
+        wrong = F.cross_entropy(parts.float(), told, reduction="none").masked_fill(~batch.has_actions, 0)
+        return Term(wrong.sum(), batch.has_actions.sum(), weight=self.config.look)
+
     def look(self, batch: Batch, sights: Mapping[str, Seen]) -> Term:
         """Cross-entropy of where the first slots look, given where the keypoints show in calibrated views."""
         total, count = batch.state.new_zeros(()), batch.state.new_zeros(())
         for seen, target, real in self.shown(batch, sights):
-            wrong = -(target * seen.matches[:, :KEYPOINTS].float().log_softmax(-1)).sum(-1)
+            wrong = -(target * seen.matches.float().log_softmax(-1)).sum(-1)
             total, count = total + wrong.masked_fill(~real, 0).sum(), count + real.sum()
         return Term(total, count, weight=self.config.look)
 
@@ -791,7 +837,7 @@ class Compact(Policy):
         total, count = batch.state.new_zeros(()), batch.state.new_zeros(())
         for seen, target, real in self.shown(batch, sights):
             things = target @ seen.keys.transpose(1, 2)  # batch 2 key
-            alike = seen.queries[:, :KEYPOINTS].transpose(0, 1) @ things.permute(1, 2, 0)
+            alike = seen.queries.transpose(0, 1) @ things.permute(1, 2, 0)
             there = (real if heard is None else real & heard).T  # keypoint batch
             alike = alike.float()  # keypoint sentence thing
             by_sentence = alike.masked_fill(~there[:, None, :], -1e4).log_softmax(2)
@@ -803,17 +849,19 @@ class Compact(Policy):
     def shown(
         self, batch: Batch, sights: Mapping[str, Seen]
     ) -> Iterator[tuple[Seen, Float[Tensor, "batch 2 place"], Bool[Tensor, "batch 2"]]]:
-        """What each camera sees now, over which places each keypoint shows there, and whether it does."""
+        """What each camera sees now with the slots of the keypoints, where they show, and whether they do."""
         if batch.keypoints is None or batch.keypoint_mask is None:
             raise ValueError("compact: the batch has no keypoints.")
         places = F.pad(batch.keypoints, (0, 1), value=1.0)  # batch 2 (x y z 1)
         matrices, known = self.calibration(batch)
         now = slice(len(self.config.history) - 1, None, len(self.config.history))  # last tick of each
+        chosen = self.chosen(batch)
         for number, name in enumerate(self.cameras):
             shown = places @ matrices[:, number].transpose(1, 2)  # batch 2 (u w, v w, w)
             point = shown[..., :2] / shown[..., 2:].clamp(min=1e-6)
             real = batch.keypoint_mask & known[:, number, None] & (shown[..., 2] > 1e-6)
             seen = Seen(*(part[now] for part in sights[name]))
+            seen = seen._replace(matches=taken(seen.matches, chosen), queries=taken(seen.queries, chosen))
             distance = (seen.grid[:, None] - point[:, :, None]).square().sum(-1)  # batch 2 place
             target = (distance / (-2 * BLUR**2)).softmax(-1)
             yield seen, target, real & (point.abs() <= 1).all(-1)

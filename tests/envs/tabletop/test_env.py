@@ -9,7 +9,9 @@ import pytest
 
 from visuomotor.envs.base import Env
 from visuomotor.envs.tabletop import TabletopEnv
-from visuomotor.envs.tabletop.tasks import TASKS
+from visuomotor.envs.tabletop.goals import stages
+from visuomotor.envs.tabletop.layout import sample_layout, splits, subtasks
+from visuomotor.envs.tabletop.tasks import SUITES, TASKS
 from visuomotor.experts.tabletop import TabletopExpert
 from visuomotor.registry import lookup
 from visuomotor.testing.envs import check_env
@@ -266,6 +268,80 @@ def test_the_verdict_stays() -> None:
     assert env.step(STILL) == status
 
 
+# ---- tasks and suites ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_tasks_of_a_suite_take_turns_with_the_seeds(suite: str) -> None:
+    env, names = TabletopEnv(task=suite, cameras={}), SUITES[suite]
+    for seed in (*range(len(names)), 1_000_000_003):
+        env.reset(seed=seed)
+        assert env.wanted.task == names[seed % len(names)]
+        assert env.layout == sample_layout(seed, task=env.wanted.task)
+        assert env.max_ticks == TASKS[env.wanted.task].ticks
+
+
+def test_a_suite_passes_over_tasks_without_the_split() -> None:
+    env = TabletopEnv(cameras={})
+    played = []
+    for seed in range(2 * len(SUITES["all"])):
+        env.reset(seed=seed, options={"task": "all", "split": "pairs"})
+        played.append(env.wanted.task)
+    assert list(dict.fromkeys(played)) == [name for name in SUITES["all"] if "pairs" in splits(name)]
+
+
+def test_a_split_that_a_task_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match="task 'press' has no split 'pairs'"):
+        TabletopEnv(task="press", cameras={}).reset(seed=0, options={"split": "pairs"})
+
+
+def test_episodes_are_as_long_as_their_task_says_at_every_rate() -> None:
+    for task, ticks in (("lift", 100), ("insert", 150), ("clear", 300)):
+        env = TabletopEnv(task=task, cameras={})
+        env.reset(seed=0)
+        assert env.max_ticks == ticks
+        env = TabletopEnv("widowx", task=task, cameras={})
+        env.reset(seed=0)
+        assert env.max_ticks == ticks / 2  # five ticks a second
+        env = TabletopEnv(task=task, cameras={}, max_ticks=7)
+        env.reset(seed=0)
+        assert env.max_ticks == 7
+
+
+def test_a_suite_gives_each_episode_its_own_length() -> None:
+    env = TabletopEnv(task="all", cameras={})
+    lengths = []
+    for seed in range(len(SUITES["all"])):
+        env.reset(seed=seed)
+        lengths.append(env.max_ticks)
+    assert lengths == [TASKS[name].ticks for name in SUITES["all"]]
+
+
+def test_the_tolerance_reaches_the_sockets() -> None:
+    for tolerance in (0.002, 0.008):
+        env = TabletopEnv(task="insert", cameras={}, tolerance=tolerance)
+        env.reset(seed=0)
+        assert env.scene.tolerance == tolerance
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_subtasks_tell_what_to_do_now(task: str) -> None:
+    """First to pick up what is not held, then what to do with it, one stage after the other."""
+    env, expert = TabletopEnv(task=task, cameras={}), TabletopExpert()
+    env.reset(seed=3)
+    told = [env.subtask]
+    while not env.step(expert(env)).done:
+        told.append(env.subtask)
+    order = list(dict.fromkeys(told))
+    wanted = []
+    for part, sentence in zip(stages(env.wanted), subtasks(env.layout), strict=True):
+        if part.objects and part.task not in ("lift", "push"):
+            wanted.append(f"pick up the {env.layout.objects[part.object].name}")
+        wanted.append(sentence)
+    # An object that is let go of is, until it lies still, again one to pick up.
+    assert order == wanted
+
+
 def test_wide_pictures_come_in_their_size() -> None:
     env = TabletopEnv(cameras={"front": (20, 30)})
     assert env.reset(seed=0).images["front"].shape == (1, 20, 30, 3)
@@ -276,6 +352,8 @@ def test_wide_pictures_come_in_their_size() -> None:
     ("arguments", "hint"),
     [
         ({"task": "put-in"}, "put_in"),
+        ({"task": "singel"}, "single"),
+        ({"world": "shift"}, "shifted"),
         ({"embodiment": "frank"}, "franka"),
         ({"cameras": {"fron": 64}}, "front"),
         ({"control": "joints"}, "joint"),

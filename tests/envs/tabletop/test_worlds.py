@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from visuomotor.embodiments.franka import FRANKA
-from visuomotor.envs.tabletop import TabletopEnv, scene
+from visuomotor.envs.tabletop import TabletopEnv, build
 from visuomotor.envs.tabletop.camera import DEFAULT_LOOK, VIDEO_LOOK, render
-from visuomotor.envs.tabletop.layout import COLORS, sample_layout
+from visuomotor.envs.tabletop.layout import sample_layout
 from visuomotor.envs.tabletop.scene import Scene
+from visuomotor.envs.tabletop.things import COLORS
 from visuomotor.envs.tabletop.worlds import CLEAN, SHIFTED, WORLDS, Mount, World, get_world, noisy
 from visuomotor.experts.tabletop import TabletopExpert
 from visuomotor.testing.envs import check_env
@@ -52,7 +53,8 @@ def equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 def fresh(seed: int) -> Scene:
     """A scene that has seen no world."""
     layout = sample_layout(seed, task="put_in")
-    return Scene(FRANKA, tuple(sorted(thing.shape for thing in layout.objects)), 2)
+    shapes = tuple(sorted(thing.shape for thing in layout.objects))
+    return Scene(FRANKA, shapes, [fixture.kind for fixture in layout.fixtures])
 
 
 # ---- the clean world ----------------------------------------------------------------------------
@@ -319,7 +321,7 @@ def test_mass_and_friction_are_what_the_compiler_would_have_made(monkeypatch) ->
     written = fresh(0)
     written.reset(layout, World(mass=2.0, friction=0.5))
     plain = fresh(0).model
-    monkeypatch.setattr(scene, "_DENSITY", 2 * scene._DENSITY)
+    monkeypatch.setattr(build, "_DENSITY", 2 * build._DENSITY)
     compiled = fresh(0).model
     np.testing.assert_allclose(written.model.geom_friction, 0.5 * plain.geom_friction)
     assert compiled.body_mass.sum() > plain.body_mass.sum()

@@ -33,6 +33,8 @@ _STRAYED = 0.03  # meters and radians; a solution that is farther off is looked 
 _DAMPING_MATRIX = 0.03**2 * np.eye(6)  # near singular poses it trades accuracy for calm joints
 _CLOSE = 3e-4  # meters and radians; the solver stops here
 _HOME_PULL = 0.05  # share of the way home that the redundant joint goes in one iteration
+_YAW_SHARE = 0.5  # how much yaw counts beside tilt where joints lack for both
+_TURN_DAMPING = 0.2**2 * np.eye(3)  # there, a rotation that is hardly to be had shall not move joints far
 
 
 class Kinematics:
@@ -82,6 +84,8 @@ class Controller:
         self._low, self._high, self._home = np.array(arm.low), np.array(arm.high), np.array(arm.home)
         self._rate = rate
         self._step = np.array(arm.speed) / rate
+        self._lacking = len(arm.joints) < 6
+        self._pull = _HOME_PULL if len(arm.joints) > 6 else 0.0
         # Servos damp with their velocity; leading the targets by as much cancels the lag.
         self._lead = np.array(arm.damping) / np.array(arm.stiffness)
         self._move, self._turn = arm.move_limit / rate, arm.turn_limit / rate
@@ -125,7 +129,10 @@ class Controller:
             self.position, self.quat = self._kinematics.forward(self.joints)
         else:
             self._follow(action, position, quat)
-            self.joints = self._limited(self._solve())
+            joints = self._solve()
+            if self._lacking:  # what cannot be had is given up, so that it does not pile up
+                self.quat = self._kinematics.forward(joints)[1]
+            self.joints = self._limited(joints)
         return self._targets(start, steps)
 
     def _follow(self, action: np.ndarray, position: np.ndarray, quat: np.ndarray) -> None:
@@ -195,18 +202,21 @@ class Controller:
             if np.abs(error).max() < _CLOSE:
                 break
             jacobian = self._kinematics.jacobian()
-            pull = _HOME_PULL * (self._home - joints)
+            pull = self._pull * (self._home - joints)
             free = np.ones(len(joints))
             for _ in range(len(joints)):
                 part = jacobian * free
-                inverse = np.linalg.solve(part @ part.T + _DAMPING_MATRIX, part).T  # (joint, 6)
-                way = inverse @ (error - part @ pull) + pull * free
+                if self._lacking:
+                    way = _prioritized(part, error)
+                else:
+                    inverse = np.linalg.solve(part @ part.T + _DAMPING_MATRIX, part).T  # (joint, 6)
+                    way = inverse @ (error - part @ pull) + pull * free
                 beyond = ((joints + way < self._low) | (joints + way > self._high)) & (free > 0)
                 if not beyond.any():
                     break
                 free[beyond] = 0.0
             joints = np.minimum(np.maximum(joints + way, self._low), self._high)
-        return joints, float(np.abs(error).max())
+        return joints, float(np.abs(error[:3] if self._lacking else error).max())
 
     # ---- snapshot ----------------------------------------------------------------------------
 
@@ -220,6 +230,20 @@ class Controller:
         self.position, self.quat = numbers[:3].copy(), numbers[3:7].copy()
         self.joints, self.velocity = numbers[7:-1].reshape(2, -1).copy()
         self.grip = float(numbers[-1])
+
+
+def _prioritized(jacobian: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Way (joint,) of an arm with too few joints: position first, then as much of the rotation as is left.
+
+    Task priority by null space (Nakamura, Hanafusa and Yoshikawa 1987), each level damped; the null
+    space itself is exact, so that a rotation that cannot be had does not pull at the position.
+    """
+    first, second = jacobian[:3], jacobian[3:] * [[1.0], [1.0], [_YAW_SHARE]]
+    inverse = np.linalg.solve(first @ first.T + _DAMPING_MATRIX[:3, :3], first).T  # (joint, 3)
+    way = inverse @ error[:3]
+    rest = second - second @ np.linalg.pinv(first, rcond=0.02) @ first
+    left = error[3:] * [1.0, 1.0, _YAW_SHARE] - second @ way
+    return way + np.linalg.solve(rest @ rest.T + _TURN_DAMPING, rest).T @ left
 
 
 def rotation_vector(quat: np.ndarray) -> np.ndarray:

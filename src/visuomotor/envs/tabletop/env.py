@@ -12,11 +12,16 @@ import numpy as np
 
 from visuomotor.embodiments.base import Arm, Control
 from visuomotor.envs.base import Status
+from visuomotor.envs.tabletop.build import TIMESTEP, TOLERANCE, calibrated
 from visuomotor.envs.tabletop.camera import Look, render
+from visuomotor.envs.tabletop.catalog import catalog
 from visuomotor.envs.tabletop.control import Controller
-from visuomotor.envs.tabletop.layout import SPLITS, Goal, Layout, goals, instructions, sample_layout
-from visuomotor.envs.tabletop.scene import TIMESTEP, Scene, calibrated
-from visuomotor.envs.tabletop.tasks import TASKS, Task
+from visuomotor.envs.tabletop.goals import meaning, stages
+from visuomotor.envs.tabletop.layout import goals, instructions, sample_layout, splits
+from visuomotor.envs.tabletop.scene import Scene
+from visuomotor.envs.tabletop.sentences import plain
+from visuomotor.envs.tabletop.tasks import SUITES, TASKS, Task, blame, stage
+from visuomotor.envs.tabletop.things import SPLITS, Goal, Layout
 from visuomotor.envs.tabletop.worlds import get_world, noisy
 from visuomotor.errors import unknown_name
 from visuomotor.registry import lookup
@@ -30,7 +35,7 @@ CAMERAS: Mapping[str, int] = {"front": 96, "wrist": 64}
 _OPTIONS = ("task", "split", "rival", "goal", "instruction", "world")
 _MODELS = 64  # compiled models kept; more sets of shapes than the train split has
 _CARRIED = 0.1  # meters; what has been this high was in the hand
-_MAGIC = b"tabletop1"
+_MAGIC = b"tabletop2"
 _SIZES = struct.Struct("<3q")  # lengths of the parts of a snapshot
 
 
@@ -39,11 +44,13 @@ class TabletopEnv:
 
     Args:
         embodiment: Name of the arm, or an `Arm`.
-        task: Task of episodes whose reset does not name one.
+        task: Task of episodes whose reset does not name one; or one of `tasks.SUITES`, whose tasks take
+            turns with the seeds, those without the split of the episode left out.
         control: "ee_delta" or "joint", see `Arm.spec`.
         cameras: Views and their sizes in pixels: name to one number or (height, width).
-        rate: Ticks a second.
-        max_ticks: Length of an episode that does not end before.
+        rate: Ticks a second; None takes the arm's own.
+        max_ticks: Length of an episode that does not end before; by its task if None.
+        tolerance: How much wider the radius of a socket is than that of a peg, meters (task `insert`).
         world: Look and dynamics of episodes whose reset does not name them, see `worlds.WORLDS`.
 
     Raises:
@@ -57,12 +64,15 @@ class TabletopEnv:
         task: str = "put_in",
         control: Control = "ee_delta",
         cameras: Mapping[str, int | tuple[int, int]] = CAMERAS,
-        rate: float = 10.0,
-        max_ticks: int = 100,
+        rate: float | None = None,
+        max_ticks: int | None = None,
         world: str = "clean",
+        tolerance: float = TOLERANCE,
     ) -> None:
         self.arm: Arm = lookup("embodiment", embodiment) if isinstance(embodiment, str) else embodiment
-        self._default_task = _known("task", task, TASKS)
+        rate = self.arm.rate if rate is None else rate
+        self._default_task = _known("task", task, (*TASKS, *SUITES))
+        self._task: Task = TASKS[SUITES.get(task, (task,))[0]]
         get_world(world, 0)  # refuses an unknown name before the first episode does
         self._default_world = world
         for camera in cameras:
@@ -72,15 +82,21 @@ class TabletopEnv:
             raise ValueError(
                 f"tabletop: a tick must be a multiple of {TIMESTEP} s, got rate {rate}. Use 10, 25 or 50."
             )
-        if max_ticks < 1:
+        if max_ticks is not None and max_ticks < 1:
             raise ValueError(f"tabletop: max_ticks must be at least 1, got {max_ticks}.")
         spec: Spec = self.arm.spec(control=control, cameras=cameras, rate=rate)
         self.spec = replace(spec, cameras=tuple(calibrated(camera, self.arm) for camera in spec.cameras))
-        self.max_ticks = max_ticks
+        self._most_ticks = max_ticks
+        self._tolerance = tolerance
         self.controller = Controller(self.arm, control, rate)
         self._stay = np.append(self.arm.home if control == "joint" else np.zeros(6), 0.0)
-        self._scenes: dict[tuple[tuple[str, ...], int], Scene] = {}
+        self._scenes: dict[tuple[tuple[str, ...], tuple[str, ...]], Scene] = {}
         self._scene: Scene | None = None
+
+    @staticmethod
+    def catalog() -> dict[str, Any]:
+        """What can be asked for, see `visuomotor.envs.tabletop.catalog`."""
+        return catalog()
 
     # ---- the episode -------------------------------------------------------------------------
 
@@ -89,8 +105,9 @@ class TabletopEnv:
 
         Args:
             seed: Decides the scene, the goal and the words.
-            options: "task"; "split" of the scenes and sentences; "rival" (True or False forces a rival,
-                None draws); "goal" (name of another goal of the same scene); "instruction" (other words).
+            options: "task" or suite; "split" of the scenes and sentences; "rival" (True or False forces a
+                rival, None draws); "goal" (name of another goal of the same scene); "instruction" (other
+                words); "world".
         """
         self._start(int(seed), dict(options or {}))
         return self.observe()
@@ -99,8 +116,10 @@ class TabletopEnv:
         """Build the scene of an episode and forget the one before."""
         for option in options:
             _known("option", option, _OPTIONS)
-        name = _known("task", options.get("task", self._default_task), TASKS)
+        asked = _known("task", options.get("task", self._default_task), (*TASKS, *SUITES))
         split = _known("split", options.get("split", "train"), SPLITS)
+        turns = [task for task in SUITES.get(asked, ()) if split in splits(task)] or [asked]
+        name = turns[seed % len(turns)]
         rival = None if options.get("rival") is None else bool(options["rival"])
         layout = sample_layout(seed, task=name, split=split, rival=rival, goal=options.get("goal"))
         world_name = str(options.get("world", self._default_world))
@@ -108,7 +127,7 @@ class TabletopEnv:
         self._episode = (seed, {**options, "task": name, "rival": rival, "world": world_name})
         self._late = [self._stay] * world.delay  # actions that were given and have not run yet
         self._goals = tuple(goals(layout))
-        self._task: Task = TASKS[name]
+        self._task = TASKS[name]
         told = options.get("instruction")
         self._instruction = layout.instruction if told is None else str(told)
         self._held = [0] * len(self._goals)  # ticks in a row for which each goal was reached
@@ -116,14 +135,14 @@ class TabletopEnv:
         self._carried = False
         self._verdict: Status | None = None
         shapes = tuple(sorted(thing.shape for thing in layout.objects))
-        self._scene = self._compiled(shapes, len(layout.bowls))
+        self._scene = self._compiled(shapes, tuple(fixture.kind for fixture in layout.fixtures))
         self._scene.reset(layout, world)
         self.controller.reset()
 
-    def _compiled(self, shapes: tuple[str, ...], bowls: int) -> Scene:
-        """The scene of these shapes, compiled if it is not kept."""
-        key = (shapes, bowls)
-        scene = self._scenes.pop(key, None) or Scene(self.arm, shapes, bowls)
+    def _compiled(self, shapes: tuple[str, ...], kinds: tuple[str, ...]) -> Scene:
+        """The scene of these shapes and fixtures, compiled if it is not kept."""
+        key = (shapes, kinds)
+        scene = self._scenes.pop(key, None) or Scene(self.arm, shapes, kinds, tolerance=self._tolerance)
         if len(self._scenes) >= _MODELS:
             del self._scenes[next(iter(self._scenes))]
         self._scenes[key] = scene
@@ -159,17 +178,18 @@ class TabletopEnv:
             return self._verdict
         scene, task = self.scene, self._task
         for number, goal in enumerate(self._goals):
-            self._held[number] = self._held[number] + 1 if task.done(scene, goal) else 0
+            self._held[number] = self._held[number] + 1 if task.reached(scene, goal) else 0
         reached = [goal for goal, ticks in zip(self._goals, self._held, strict=True) if ticks >= task.hold]
         wanted = self.wanted
         achieved = wanted if wanted in reached else (reached[0] if reached else None)
-        self._carried = self._carried or bool(scene.place(wanted.object)[2] > _CARRIED)
+        if wanted.objects:
+            self._carried = self._carried or bool(scene.place(wanted.object)[2] > _CARRIED)
         success = achieved == wanted
         failure = None if success else self._failure(achieved, wanted)
         status = Status(
             success=success,
             done=success or failure is not None,
-            progress=1.0 if success else min(0.99, task.progress(scene, wanted)),
+            progress=1.0 if success else min(0.99, task.far(scene, wanted)),
             failure=failure,
             facts={"goal": self.goal, "achieved": achieved and achieved.name(self.layout)},
         )
@@ -179,13 +199,17 @@ class TabletopEnv:
 
     def _failure(self, achieved: Goal | None, wanted: Goal) -> str | None:
         """Why the episode is over without success, or None while it runs."""
+        scene, task = self.scene, self._task
         if achieved is not None:
-            return self._task.blame(wanted, achieved)
-        if self.scene.lost(wanted.object):
+            return blame(wanted, achieved)
+        if task.breach is not None and (breach := task.breach(scene, wanted)) is not None:
+            return breach
+        if any(scene.lost(number) for number in wanted.objects):
             return "dropped"
         if self._tick < self.max_ticks:
             return None
-        return "dropped" if self._carried and not self.scene.holds(wanted.object) else "out of time"
+        held = any(scene.holds(number) for number in wanted.objects)
+        return "dropped" if self._carried and not held else "out of time"
 
     def observe(self, cameras: Sequence[str] | None = None) -> Observation:
         """What can be seen now; only the named views are drawn, all of the spec's if None."""
@@ -249,13 +273,34 @@ class TabletopEnv:
 
     @property
     def layout(self) -> Layout:
-        """Things, bowls, goal and words of this episode."""
+        """Things, fixtures, goal and words of this episode."""
         return self.scene.layout
 
     @property
     def wanted(self) -> Goal:
         """The goal of this episode."""
         return self.layout.goal
+
+    @property
+    def max_ticks(self) -> int:
+        """Length of an episode of the present task that does not end before."""
+        seconds = self._task.ticks / 10.0
+        return round(seconds * self.spec.rate) if self._most_ticks is None else self._most_ticks
+
+    @property
+    def stage(self) -> Goal:
+        """What to do now: the goal, or the first of its stages that is not done."""
+        return stages(self.wanted)[stage(self.scene, self.wanted)]
+
+    @property
+    def subtask(self) -> str:
+        """What to do now, in plain words: first to pick up what is not held yet."""
+        part = self.stage
+        named = meaning(self.layout, part)
+        picks = part.objects and part.task not in ("push", "lift")
+        if picks and not self.scene.holds(part.object) and not TASKS[part.task].reached(self.scene, part):
+            return f"pick up the {self.layout.objects[part.object].name}"
+        return plain(part.task, named)
 
     @property
     def goal(self) -> str:

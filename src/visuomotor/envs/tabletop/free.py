@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from visuomotor.envs.tabletop.phrasings import LEXICON
 from visuomotor.envs.tabletop.sentences import Meaning
 from visuomotor.errors import unknown_name
 
@@ -31,13 +32,15 @@ class Free(NamedTuple):
 def free_sentences() -> dict[str, tuple[Free, ...]]:
     """Task to its sentences."""
     told = json.loads(files(__package__).joinpath("free.json").read_text(encoding="utf-8"))
-    return {
-        task: tuple(
-            Free(Meaning(color, shape, bowl[0] if bowl else None), text)
-            for (color, shape), bowl, text in ((row[0].split(" "), row[1:-1], row[-1]) for row in rows)
-        )
-        for task, rows in told.items()
-    }
+    return {task: tuple(Free(_meaning(row[:-1]), row[-1]) for row in rows) for task, rows in told.items()}
+
+
+def _meaning(names: list[str]) -> Meaning:
+    """What plain names stand for: objects, fixtures, and perhaps a side, in the order of the task."""
+    pairs = [tuple(name.split(" ")) for name in names if " " in name]
+    things = tuple((color, noun) for color, noun in pairs if noun in LEXICON["shape"])
+    places = tuple((color, noun) for color, noun in pairs if noun in LEXICON["place"])
+    return Meaning(things, places, next((name for name in names if name in LEXICON["side"]), None))
 
 
 def draw(task: str, generator: np.random.Generator) -> Free:
@@ -60,9 +63,8 @@ def saying(task: str, meaning: Meaning, first: str) -> tuple[str, ...]:
     """
     found = [free.text for free in free_sentences().get(task, ()) if free.meaning == meaning]
     if not found:
-        bowl = "" if meaning.bowl is None else f" and {meaning.bowl} bowl"
+        named = " and ".join(f"{color} {noun}" for color, noun in (*meaning.things, *meaning.places))
         raise ValueError(
-            f"split 'free': no sentence asks for {task!r} of {meaning.color} {meaning.shape}{bowl}. "
-            "Choose another split for this goal."
+            f"split 'free': no sentence asks for {task!r} of {named}. Choose another split for this goal."
         )
     return tuple(sorted(found, key=lambda text: text != first))

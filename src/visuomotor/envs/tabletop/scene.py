@@ -1,8 +1,8 @@
-"""The table top as a MuJoCo model: an arm, things to hold, bowls to put them in, two cameras.
+"""The physical world of an episode: what the model holds, and the facts that tasks and experts read.
 
-A model is compiled once for each set of shapes and number of bowls. Everything else of a layout
-(colors, places) is written into the compiled model, so that a reset takes no compilation, and every
-reset starts from fresh `MjData`, so that an episode does not depend on what was played before.
+A model is compiled once for each set of shapes and fixtures. Everything else of a layout (colors,
+places) is written into the compiled model, so that a reset takes no compilation, and every reset
+starts from fresh `MjData`, so that an episode does not depend on what was played before.
 """
 
 from __future__ import annotations
@@ -10,58 +10,20 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 
 from visuomotor.embodiments.base import Arm
-from visuomotor.envs.tabletop.layout import COLORS, Layout
-from visuomotor.envs.tabletop.worlds import CLEAN, TABLE_COLOR, World, originals, write
-from visuomotor.types import Camera
+from visuomotor.envs.tabletop.build import SIZES, TOLERANCE, compile_scene
+from visuomotor.envs.tabletop.things import COLORS, DRAWER, Layout
+from visuomotor.envs.tabletop.worlds import CLEAN, World, originals, write
 
-__all__ = ["BOWL_HEIGHT", "BOWL_RADIUS", "SIZES", "TABLE", "TIMESTEP", "Scene", "calibrated"]
+__all__ = ["Scene"]
 
-TIMESTEP = 0.004
-"""Seconds of one physics step."""
-
-SIZES: dict[str, tuple[float, float, float]] = {
-    "cube": (0.025, 0.025, 0.025),
-    "cylinder": (0.022, 0.022, 0.035),
-    "ball": (0.027, 0.027, 0.027),
-    "bar": (0.050, 0.017, 0.017),
-}
-"""Half extents of each shape in meters, along its own axes; the cylinder stands on its z axis."""
-
-BOWL_RADIUS = 0.066
-"""Inner radius of a bowl, meters."""
-
-BOWL_HEIGHT = 0.042
-"""Height of the rim above the table, meters."""
-
-TABLE = ((-0.25, -0.50), (0.82, 0.50))
-"""Corners of the table top (x, y) in meters."""
-
-_DENSITY = 600.0  # kg/m3, wood: 0.04 to 0.08 kg a thing
-_AIM = (0.405, 0.0, 0.0)  # where the fixed camera looks, meters
-_DISTANCE = 1.6  # meters
-_ELEVATION = math.radians(52)
-_FOVY_DEG = 23.0
-_TABLE_FRICTION = (
-    0.9,
-    0.01,
-    0.003,
-)  # sliding, turning, rolling: a cloth, on which a ball stops within centimeters
-_WALLS = 8
-_WALL = 0.003  # half thickness of a bowl's wall, meters
 _PRESSED = 0.004  # meters by which pressing fingers stay open, and may be away from what they touch
 _BETWEEN = 0.012  # meters; what is held is no farther from the middle of the fingers
-_TYPES = {
-    "cube": mujoco.mjtGeom.mjGEOM_BOX,
-    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
-    "ball": mujoco.mjtGeom.mjGEOM_SPHERE,
-    "bar": mujoco.mjtGeom.mjGEOM_BOX,
-}
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _SLEEP_ARRAYS = (
     "tree_asleep",
@@ -72,6 +34,7 @@ _SLEEP_ARRAYS = (
     "dof_awake_ind",
 )
 _SLEEP_COUNTS = ("ntree_awake", "nbody_awake", "nparent_awake", "nv_awake")
+_DOWN = np.array([0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,28 +47,46 @@ class _Slot:
     dof: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Stand:
+    """Where a fixture lives in the model: its body, what is painted and how bright, and its joint."""
+
+    body: int
+    painted: np.ndarray
+    tints: np.ndarray
+    qpos: int | None
+    bodies: tuple[int, ...]
+
+
 class Scene:
     """A compiled model with its data, and the physical facts that tasks and experts read.
 
-    Objects and bowls are numbered as in the layout.
+    Objects and fixtures are numbered as in the layout. A small arm plays a layout at a smaller scale
+    (`Arm.scale`, `Arm.origin`): facts are told in frame and meters of the layout, so that tasks and
+    experts are the same for every body; joints, fingers and `hand_pose` are the body's own.
 
     Args:
         arm: The body that works at the table.
         shapes: Shape of each slot; a layout must bring the same shapes in any order.
-        bowls: Number of bowls.
+        kinds: Kind of each fixture, in the order of the layout.
+        tolerance: How much wider the radius of a socket is than that of a peg, meters.
     """
 
-    def __init__(self, arm: Arm, shapes: Sequence[str], bowls: int) -> None:
+    def __init__(
+        self, arm: Arm, shapes: Sequence[str], kinds: Sequence[str], *, tolerance: float = TOLERANCE
+    ) -> None:
         self.arm = arm
+        self._scale, self._origin = arm.scale, np.array([*arm.origin, 0.0])
+        self.tolerance = tolerance
         self.shapes = tuple(shapes)
-        self.model = _compile(arm, self.shapes, bowls)
+        self.model = compile_scene(arm, self.shapes, kinds, tolerance)
         self.data = mujoco.MjData(self.model)
         self.layout: Layout
         self.world = CLEAN
         self._originals = originals(self.model)
         model = self.model
         self._slots = tuple(self._slot(f"object{number}") for number in range(len(shapes)))
-        self._bowls = tuple(model.body(f"bowl{number}").id for number in range(bowls))
+        self._stands = tuple(self._stand(f"fixture{number}") for number in range(len(kinds)))
         self._order: tuple[int, ...] = tuple(range(len(shapes)))
         self._hand = model.site(arm.hand).id
         self._arm_qpos = np.array([model.joint(name).qposadr[0] for name in arm.joints])
@@ -115,13 +96,26 @@ class Scene:
         # Views of MuJoCo's memory; asking `data` for them anew costs more than reading a number.
         self._qpos, self._qvel, self._xmat = self.data.qpos, self.data.qvel, self.data.xmat
         self._site_xpos, self._site_xmat = self.data.site_xpos, self.data.site_xmat
-        self._control, self._body_pos = self.data.ctrl, model.body_pos
+        self._control, self._xpos = self.data.ctrl, self.data.xpos
 
     def _slot(self, name: str) -> _Slot:
         body = self.model.body(name)
         joint = self.model.joint(int(body.jntadr[0]))
         return _Slot(
             body=body.id, geom=int(body.geomadr[0]), qpos=int(joint.qposadr[0]), dof=int(joint.dofadr[0])
+        )
+
+    def _stand(self, name: str) -> _Stand:
+        model = self.model
+        body, joint = model.body(name).id, mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
+        bodies = [body] if joint < 0 else [body, int(model.jnt_bodyid[joint])]
+        painted = np.flatnonzero(np.isin(model.geom_bodyid, bodies) & (model.geom_group == 0))
+        return _Stand(
+            body=body,
+            painted=painted,
+            tints=model.geom_rgba[painted, :3].copy(),
+            qpos=None if joint < 0 else int(model.jnt_qposadr[joint]),
+            bodies=tuple(bodies),
         )
 
     def reset(self, layout: Layout, world: World = CLEAN) -> None:
@@ -139,17 +133,20 @@ class Scene:
             slot = self._slots[number]
             model.geom_rgba[slot.geom] = (*world.color(COLORS[thing.color]), 1.0)
             half = SIZES[thing.shape][2]
-            pose = (*thing.position, half, math.cos(thing.yaw / 2), 0.0, 0.0, math.sin(thing.yaw / 2))
-            model.qpos0[slot.qpos : slot.qpos + 7] = pose
-        for bowl, body in zip(layout.bowls, self._bowls, strict=True):
-            model.body_pos[body] = (*bowl.position, 0.0)
-            start, count = model.body_geomadr[body], model.body_geomnum[body]
-            color = np.array(world.color(COLORS[bowl.color]))
-            model.geom_rgba[start : start + count] = (*color, 1.0)
-            model.geom_rgba[start + count - 1] = (*(0.75 * color), 1.0)  # the floor is darker than the wall
+            turn = (math.cos(thing.yaw / 2), 0.0, 0.0, math.sin(thing.yaw / 2))
+            model.qpos0[slot.qpos : slot.qpos + 7] = (*self.to_base((*thing.position, half)), *turn)
+        for fixture, stand in zip(layout.fixtures, self._stands, strict=True):
+            model.body_pos[stand.body] = self.to_base((*fixture.position, 0.0))
+            model.body_quat[stand.body] = (math.cos(fixture.yaw / 2), 0.0, 0.0, math.sin(fixture.yaw / 2))
+            if len(stand.painted):
+                color = np.array(world.color(COLORS[fixture.color]))
+                model.geom_rgba[stand.painted, :3] = stand.tints * color
         mujoco.mj_resetData(model, data)
         self._qpos[self._arm_qpos] = self._control[self._arm_control] = self.arm.home
         self._qpos[self._finger_qpos] = self._control[self._finger_control] = self.arm.finger_travel
+        for fixture, stand in zip(layout.fixtures, self._stands, strict=True):
+            if fixture.open and stand.qpos is not None:
+                self._qpos[stand.qpos] = DRAWER.travel * self._scale
         mujoco.mj_forward(model, data)
 
     def advance(self, targets: np.ndarray, fingers: float) -> None:
@@ -167,6 +164,14 @@ class Scene:
 
     # ---- facts -------------------------------------------------------------------------------
 
+    def to_base(self, point: Sequence[float] | np.ndarray) -> np.ndarray:
+        """A point (3,) of the layout in the frame of the arm's base, meters."""
+        return self._origin + self._scale * np.asarray(point)
+
+    def to_layout(self, point: np.ndarray) -> np.ndarray:
+        """Inverse of `to_base`."""
+        return (point - self._origin) / self._scale
+
     def joints(self) -> np.ndarray:
         """Measured arm joints (joint,), rad."""
         return self._qpos[self._arm_qpos]
@@ -177,10 +182,10 @@ class Scene:
 
     def hand(self) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) of the point between the finger pads, and rotation matrix (3, 3) of the hand."""
-        return self._site_xpos[self._hand].copy(), self._site_xmat[self._hand].reshape(3, 3).copy()
+        return self.to_layout(self._site_xpos[self._hand]), self._site_xmat[self._hand].reshape(3, 3).copy()
 
     def hand_pose(self) -> tuple[np.ndarray, np.ndarray]:
-        """Position (3,) and quaternion (4,) of the hand."""
+        """Position (3,) and quaternion (4,) of the hand in the frame of the base."""
         quat = np.empty(4)
         mujoco.mju_mat2Quat(quat, self._site_xmat[self._hand])
         return self._site_xpos[self._hand].copy(), quat
@@ -188,7 +193,7 @@ class Scene:
     def place(self, number: int) -> np.ndarray:
         """Center (3,) of an object."""
         start = self._slots[self._order[number]].qpos
-        return self._qpos[start : start + 3].copy()
+        return self.to_layout(self._qpos[start : start + 3])
 
     def rotation(self, number: int) -> np.ndarray:
         """Rotation matrix (3, 3) of an object; columns are its axes."""
@@ -197,11 +202,41 @@ class Scene:
     def speed(self, number: int) -> float:
         """Speed of an object's center, m/s."""
         start = self._slots[self._order[number]].dof
-        return math.hypot(*self._qvel[start : start + 3].tolist())
+        return math.hypot(*self._qvel[start : start + 3].tolist()) / self._scale
 
-    def bowl(self, number: int) -> np.ndarray:
-        """Center (3,) of a bowl's floor."""
-        return self._body_pos[self._bowls[number]].copy()
+    def fixture(self, number: int) -> np.ndarray:
+        """Where the middle of a fixture is on the table (3,); of a drawer, what is in it comes along."""
+        return self.to_layout(self._xpos[self._stands[number].bodies[-1]])
+
+    def travel(self, number: int) -> float:
+        """How far a drawer is pulled out or a button pressed, meters; 0 for what does not move."""
+        start = self._stands[number].qpos
+        return 0.0 if start is None else float(self._qpos[start]) / self._scale
+
+    def handle(self, number: int) -> np.ndarray:
+        """Upper end (3,) of the handle of a drawer."""
+        yaw = self.layout.fixtures[number].yaw
+        x, y, _ = self.fixture(number).tolist()
+        way = DRAWER.handle
+        return np.array([x + way * math.sin(yaw), y - way * math.cos(yaw), DRAWER.handle_height])
+
+    def owners(self) -> np.ndarray:
+        """What each body of the model belongs to (body,).
+
+        The number of an object; the count of objects plus the number of a fixture; -1 for arm and table.
+        """
+        owners = np.full(self.model.nbody, -1)
+        for number, slot in enumerate(self._order):
+            owners[self._slots[slot].body] = number
+        for number, stand in enumerate(self._stands):
+            owners[list(stand.bodies)] = len(self._order) + number
+        return owners
+
+    def touches(self, number: int) -> bool:
+        """Whether anything touches a fixture."""
+        data, body = self.data, self._stands[number].body
+        pairs = self.model.geom_bodyid[data.contact.geom] if data.ncon else np.empty((0, 2), int)
+        return bool((pairs == body).any())
 
     def extent(self, number: int, direction: np.ndarray) -> float:
         """Half the width of an object along a unit vector (3,) of the world, meters."""
@@ -210,7 +245,7 @@ class Scene:
         if shape == "ball":
             return half[0]
         along = np.abs(direction @ self.rotation(number))
-        if shape == "cylinder":
+        if shape in ("cylinder", "peg"):
             return float(half[2] * along[2] + half[0] * math.sqrt(max(0.0, 1.0 - along[2] ** 2)))
         return float(along @ half)
 
@@ -224,11 +259,11 @@ class Scene:
 
     def opening(self) -> float:
         """Distance between the finger pads, meters."""
-        return float(np.sum(self.fingers()))
+        return (float(np.sum(self.fingers())) + self.arm.gap) / self._scale
 
     def presses(self) -> bool:
         """Whether the fingers are told to close further than they are."""
-        return float(np.sum(self.fingers() - self._control[self._finger_control])) > _PRESSED
+        return float(np.sum(self.fingers() - self._control[self._finger_control])) > _PRESSED * self._scale
 
     def holds(self, number: int) -> bool:
         """Whether the fingers press on an object from both sides."""
@@ -241,9 +276,20 @@ class Scene:
         reach = self.extent(number, rotation[:, 0])
         return along < reach and self.opening() < 2 * self.extent(number, rotation[:, 1]) + _PRESSED
 
+    def grips(self, point: np.ndarray, width: float) -> bool:
+        """Whether the fingers press on something of that width at a point (3,), meters."""
+        position, rotation = self.hand()
+        along, across, ahead = np.abs((point - position) @ rotation).tolist()
+        near = along < 0.02 and across < _BETWEEN and ahead < 0.035
+        return near and self.presses() and self.opening() < width + _PRESSED
+
+    def bottom(self, number: int) -> float:
+        """Height of the lower side of an object, meters."""
+        return float(self.place(number)[2]) - self.extent(number, _DOWN)
+
     def lost(self, number: int) -> bool:
         """Whether an object's center left the arm's reach, and with it the table top."""
-        x, y, z = self.place(number).tolist()
+        x, y, z = self.to_base(self.place(number)).tolist()
         (low_x, low_y, _), (high_x, high_y, _) = self.arm.reach
         inside = low_x <= x <= high_x and low_y <= y <= high_y and math.hypot(x, y) <= self.arm.span
         return not inside or z < 0.0
@@ -279,139 +325,3 @@ class Scene:
             _SLEEP_COUNTS, struct.unpack_from(f"<{len(_SLEEP_COUNTS)}i", snapshot, start), strict=True
         ):
             setattr(data, name, count)
-
-
-# ---- building -----------------------------------------------------------------------------------
-
-
-def _compile(arm: Arm, shapes: Sequence[str], bowls: int) -> mujoco.MjModel:
-    """The model of an arm, a table, things and bowls."""
-    world = mujoco.MjSpec()
-    world.modelname = f"tabletop-{arm.name}"
-    world.compiler.degree = False
-    world.memory = 4 << 20  # bytes of working memory; a busy scene takes a tenth of it
-    option = world.option
-    option.timestep = TIMESTEP
-    option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    option.impratio = 10
-    option.iterations = 30
-    option.enableflags = mujoco.mjtEnableBit.mjENBL_SLEEP
-    _add_room(world)
-    arm.build(world)
-    for number, shape in enumerate(shapes):
-        _add_thing(world, f"object{number}", shape, number)
-    for number in range(bowls):
-        _add_bowl(world, f"bowl{number}", number)
-    return world.compile()
-
-
-def _add_room(world: mujoco.MjSpec) -> None:
-    """Table, light and the fixed camera."""
-    (low_x, low_y), (high_x, high_y) = TABLE
-    world.worldbody.add_geom(
-        name="table",
-        type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=[(high_x - low_x) / 2, (high_y - low_y) / 2, 0.05],
-        pos=[(high_x + low_x) / 2, (high_y + low_y) / 2, 0],
-        rgba=(*TABLE_COLOR, 1.0),
-        contype=1,
-        conaffinity=3,
-        friction=_TABLE_FRICTION,
-    )
-    world.worldbody.add_light(pos=[0.9, -0.7, 1.7], dir=[-0.3, 0.4, -1])
-    # From the far side of the table, where the arm stands behind the things instead of before them;
-    # far away and narrow, so that near and far things are drawn in nearly the same size.
-    place, _ = _front()
-    camera = world.worldbody.add_camera(name="front", pos=place, fovy=_FOVY_DEG)
-    camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
-    camera.alt.xyaxes = [0, 1, 0, -math.sin(_ELEVATION), 0, math.cos(_ELEVATION)]
-
-
-def _front() -> tuple[np.ndarray, np.ndarray]:
-    """Place of the fixed camera, and its axes to the right, up and backwards as rows."""
-    backwards = np.array([math.cos(_ELEVATION), 0.0, math.sin(_ELEVATION)])
-    axes = np.array([[0, 1, 0], [-math.sin(_ELEVATION), 0, math.cos(_ELEVATION)], backwards])
-    return np.array(_AIM) + _DISTANCE * backwards, axes
-
-
-def calibrated(camera: Camera, arm: Arm) -> Camera:
-    """The same view with its projection, of the fixed camera or of the one on the hand of `arm`."""
-    if camera.name == "front":
-        place, axes = _front()
-        return replace(camera, projection=_projection(place, axes, _FOVY_DEG, camera), mount="base")
-    world = mujoco.MjSpec()
-    world.compiler.degree = False
-    arm.build(world)
-    model = world.compile()
-    data = mujoco.MjData(model)
-    mujoco.mj_kinematics(model, data)
-    mujoco.mj_camlight(model, data)
-    eye, hand = model.camera(arm.wrist).id, model.site(arm.hand).id
-    down = np.empty(9)
-    mujoco.mju_quat2Mat(down, np.array(arm.down))
-    # site frame -> frame of the hand pose in the state, whose rotation is 0 looking down
-    turn = down.reshape(3, 3) @ data.site_xmat[hand].reshape(3, 3).T
-    place = turn @ (data.cam_xpos[eye] - data.site_xpos[hand])
-    axes = (turn @ data.cam_xmat[eye].reshape(3, 3)).T
-    return replace(
-        camera, projection=_projection(place, axes, float(model.cam_fovy[eye]), camera), mount="hand"
-    )
-
-
-def _projection(place: np.ndarray, axes: np.ndarray, fovy: float, camera: Camera) -> tuple[float, ...]:
-    """Where a camera shows a place, see `visuomotor.types.Camera.projection`.
-
-    Args:
-        place: Of the camera (3,), meters.
-        axes: To the right, up and backwards, as rows (3, 3).
-        fovy: Vertical field of view, degrees.
-        camera: Its size decides the aspect.
-    """
-    focal = 1 / math.tan(math.radians(fovy) / 2)  # in half heights
-    rows = np.stack([axes[0] * focal * camera.height / camera.width, -axes[1] * focal, -axes[2]])
-    return tuple(np.column_stack([rows, -rows @ place]).ravel().tolist())
-
-
-def _add_thing(world: mujoco.MjSpec, name: str, shape: str, number: int) -> None:
-    """A free object, asleep until touched; it waits in a row until a layout places it."""
-    size = SIZES[shape]
-    body = world.worldbody.add_body(
-        name=name, pos=[0.3, 0.15 * number, size[2]], sleep=mujoco.mjtSleepPolicy.mjSLEEP_INIT
-    )
-    body.add_freejoint()
-    body.add_geom(
-        type=_TYPES[shape],
-        size=[size[0], size[2], 0] if shape == "cylinder" else size,
-        density=_DENSITY,
-        contype=1,
-        conaffinity=3,
-        condim=6 if shape in ("ball", "cylinder") else 4,
-        friction=[0.9, 0.01, 0.001],
-        solref=[0.01, 1],
-        solimp=[0.95, 0.99, 0.001, 0.5, 2],
-    )
-
-
-def _add_bowl(world: mujoco.MjSpec, name: str, number: int) -> None:
-    """A bowl that stands fast: a ring of boxes, and a floor that is only seen."""
-    body = world.worldbody.add_body(name=name, pos=[0.6, 0.2 * number, 0])
-    middle = BOWL_RADIUS + _WALL
-    for wall in range(_WALLS):
-        angle = 2 * math.pi * wall / _WALLS
-        body.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_BOX,
-            size=[_WALL, (BOWL_RADIUS + 2 * _WALL) * math.tan(math.pi / _WALLS), BOWL_HEIGHT / 2],
-            pos=[middle * math.cos(angle), middle * math.sin(angle), BOWL_HEIGHT / 2],
-            quat=[math.cos(angle / 2), 0, 0, math.sin(angle / 2)],
-            contype=1,
-            conaffinity=3,
-            friction=[0.5, 0.01, 0.0005],
-        )
-    body.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_CYLINDER,
-        size=[BOWL_RADIUS + 2 * _WALL, 0.001, 0],
-        pos=[0, 0, 0.001],
-        contype=0,
-        conaffinity=0,
-    )

@@ -19,7 +19,7 @@ import mujoco
 import numpy as np
 
 from visuomotor.envs.tabletop.camera import DEFAULT_LOOK, VIDEO_LOOK, Look
-from visuomotor.envs.tabletop.layout import COLORS
+from visuomotor.envs.tabletop.things import COLORS
 from visuomotor.errors import unknown_name
 
 __all__ = [

@@ -151,7 +151,7 @@ def lift() -> Recipe:
 
 
 def tabletop_all() -> Recipe:
-    """One policy for every task of the table top with one or two stages, in less than an hour on two cores."""
+    """One policy for all tasks of the table top with one or two stages, within an hour on two cores."""
     return Recipe(
         collect=CollectConfig(task="all", episodes=2000, options={"rival": True}),
         policy=CompactConfig(parts=2),

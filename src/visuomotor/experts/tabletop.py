@@ -20,7 +20,15 @@ from visuomotor.envs.tabletop.build import BOWL_HEIGHT, BOWL_RADIUS, SOCKET_HEIG
 from visuomotor.envs.tabletop.env import TabletopEnv
 from visuomotor.envs.tabletop.scene import Scene
 from visuomotor.envs.tabletop.tasks import IN_BOWL, LIFT_HEIGHT, OPEN, inside
-from visuomotor.envs.tabletop.things import BESIDE_SPOT, BUTTON_RADIUS, DRAWER, SIDES, ZONE_RADIUS, Goal
+from visuomotor.envs.tabletop.things import (
+    BESIDE_SPOT,
+    BUTTON_RADIUS,
+    DRAWER,
+    SIDES,
+    ZONE_RADIUS,
+    Goal,
+    of_kind,
+)
 from visuomotor.experts.grasping import HOVER, Grasp, approach, find_grasp, middle_yaw, yaw_of
 
 __all__ = ["TabletopExpert"]
@@ -33,7 +41,7 @@ _OVER_HANDLES = DRAWER.handle_height + 0.02  # the same where handles stand in t
 _ROOM = 0.024  # meters from the middle of a bowl to where a second object goes
 _NOSE = 0.005  # meters by which the round end of a peg may be beside its socket, more than it has room
 _UP = 0.16  # height of a hand that has done its work, meters
-_SHUT = 0.019  # opening of fingers that are closed enough to push or press, meters
+_SHUT = 0.019  # opening of fingers that are closed enough to press, meters
 _PUSH_STEP = 0.035  # meters a tick at which an object is pushed
 _AFLOAT = 0.002  # height of the lower side of a pushed object, meters
 _CENTER = 0.022  # meters from the middle of the zone at which the push ends
@@ -139,8 +147,9 @@ def _spot(scene: Scene, goal: Goal) -> _Spot | None:
         return _Spot(point, 0.004, 0.0, 0.02, 0.016, 0.012, steep=2.5, flat=0.015)
     if fixture.kind == "drawer":  # the middle of what the chest does not cover
         covered = (DRAWER.travel - scene.travel(goal.fixture)) / 2 + 0.004
-        out = np.array([math.sin(fixture.yaw), -math.cos(fixture.yaw)])
-        return _Spot(center + covered * out, DRAWER.height + 0.01, DRAWER.height, 0.07, 0.014, 0.095)
+        return _Spot(
+            center + covered * np.array(fixture.out), DRAWER.height + 0.01, DRAWER.height, 0.07, 0.014, 0.095
+        )
     if fixture.kind == "socket":
         return _Spot(center, 0.004, SOCKET_HEIGHT, 0.05, 0.02, 0.022)
     point = center + _beside_others(scene, goal)
@@ -214,14 +223,13 @@ def _at_handle(scene: Scene, target: np.ndarray) -> bool:
     hand, _ = scene.hand()
     if hand[2] > _OVER_HANDLES:
         return False
-    drawers = (number for number, fixture in enumerate(scene.layout.fixtures) if fixture.kind == "drawer")
-    handles = (scene.handle(number)[:2] for number in drawers)
+    handles = (scene.handle(number)[:2] for number in of_kind(scene.layout.fixtures, "drawer"))
     return any(math.dist(hand[:2], at) < _NEAR_HANDLE < math.dist(target[:2], at) for at in handles)
 
 
 def _cruise(scene: Scene) -> float:
     """Height of the lower side of what is carried over everything else, meters."""
-    return _OVER_HANDLES if any(f.kind == "drawer" for f in scene.layout.fixtures) else _CARRY
+    return _OVER_HANDLES if of_kind(scene.layout.fixtures, "drawer") else _CARRY
 
 
 def _put_away(scene: Scene, number: int, commanded: np.ndarray) -> tuple[np.ndarray, float]:
@@ -256,7 +264,7 @@ def _around(scene: Scene, hand: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
     Left and right are both right; until the hand is well aside, the seed of the scene decides.
     """
-    fences = [number for number, fixture in enumerate(scene.layout.fixtures) if fixture.kind == "fence"]
+    fences = of_kind(scene.layout.fixtures, "fence")
     if not fences:
         return goal
     x, y, _ = scene.fixture(fences[0]).tolist()
@@ -298,8 +306,7 @@ def _slide(scene: Scene, goal: Goal, commanded: np.ndarray, yaw: float) -> Plan:
     left = min(OPEN + 0.010, DRAWER.travel) - travel if goal.task == "open_drawer" else -travel + 0.004
     done = left <= 0.002 if goal.task == "open_drawer" else left >= -0.002
     if scene.grips(np.append(hold[:2], scene.hand()[0][2]), 2 * DRAWER.handle_radius) and not done:
-        out = np.array([math.sin(fixture.yaw), -math.cos(fixture.yaw), 0.0])
-        return commanded + _clipped(1.2 * left, 0.04) * out, yaw, 1.0
+        return commanded + _clipped(1.2 * left, 0.04) * np.array([*fixture.out, 0.0]), yaw, 1.0
     if done:
         low = math.dist(scene.hand()[0], hold) < 0.03 and scene.presses()
         return commanded if low else _retreat(commanded), yaw, 0.0

@@ -18,6 +18,7 @@ from visuomotor.envs.tabletop.things import (
     Thing,
     Workspace,
     gap,
+    of_kind,
 )
 
 __all__ = ["BESIDE", "TASKS", "beside", "every_goal", "meaning", "stages"]
@@ -83,7 +84,7 @@ def _each_pair(kind: str) -> Callable[..., Iterator[Goal]]:
     """Every object with every fixture of a kind."""
 
     def pairs(task: str, objects: Things, fixtures: Fixtures, _: Workspace) -> Iterator[Goal]:
-        for thing, fixture in product(range(len(objects)), _numbers(fixtures, kind)):
+        for thing, fixture in product(range(len(objects)), of_kind(fixtures, kind)):
             yield Goal(task=task, objects=(thing,), fixtures=(fixture,))
 
     return pairs
@@ -93,7 +94,7 @@ def _each_fixture(kind: str, *, begins_open: bool = False) -> Callable[..., Iter
     """Every fixture of a kind that begins open, or closed."""
 
     def each(task: str, _: Things, fixtures: Fixtures, __: Workspace) -> Iterator[Goal]:
-        for number in _numbers(fixtures, kind):
+        for number in of_kind(fixtures, kind):
             if fixtures[number].open == begins_open:
                 yield Goal(task=task, fixtures=(number,))
 
@@ -101,7 +102,7 @@ def _each_fixture(kind: str, *, begins_open: bool = False) -> Callable[..., Iter
 
 
 def _put_beside(task: str, objects: Things, fixtures: Fixtures, workspace: Workspace) -> Iterator[Goal]:
-    for thing, bowl, side in product(range(len(objects)), _numbers(fixtures, "bowl"), SIDES):
+    for thing, bowl, side in product(range(len(objects)), of_kind(fixtures, "bowl"), SIDES):
         middle, direction = fixtures[bowl].position, SIDES[side]
         spot = (middle[0] + BESIDE_SPOT * direction[0], middle[1] + BESIDE_SPOT * direction[1])
         others = [other for number, other in enumerate(objects) if number != thing]
@@ -123,7 +124,7 @@ def _stack(task: str, objects: Things, *_: object) -> Iterator[Goal]:
 
 
 def _push(task: str, objects: Things, fixtures: Fixtures, workspace: Workspace) -> Iterator[Goal]:
-    for thing, zone in product(range(len(objects)), _numbers(fixtures, "zone")):
+    for thing, zone in product(range(len(objects)), of_kind(fixtures, "zone")):
         start, end = objects[thing].position, fixtures[zone].position
         length = math.dist(start, end)
         share = -_BEHIND / length
@@ -149,7 +150,7 @@ def _off_the_way(thing: Thing, start: tuple[float, float], end: tuple[float, flo
 
 def _put_two(task: str, objects: Things, fixtures: Fixtures, _: Workspace) -> Iterator[Goal]:
     for pair in combinations(range(len(objects)), 2):
-        for bowls in permutations(_numbers(fixtures, "bowl"), 2):
+        for bowls in permutations(of_kind(fixtures, "bowl"), 2):
             yield Goal(task=task, objects=pair, fixtures=bowls)
 
 
@@ -161,13 +162,8 @@ def _clear(task: str, objects: Things, fixtures: Fixtures, _: Workspace) -> Iter
     twins = [numbers for numbers in by_color.values() if len(numbers) == 2]
     singles = [numbers[0] for numbers in by_color.values() if len(numbers) == 1]
     for (first, second), single in product(twins, singles):
-        for bowl, other in permutations(_numbers(fixtures, "bowl"), 2):
+        for bowl, other in permutations(of_kind(fixtures, "bowl"), 2):
             yield Goal(task=task, objects=(first, second, single), fixtures=(bowl, bowl, other))
-
-
-def _numbers(fixtures: Fixtures, kind: str) -> list[int]:
-    """Numbers of the fixtures of a kind."""
-    return [number for number, fixture in enumerate(fixtures) if fixture.kind == kind]
 
 
 _GOALS: dict[str, Callable[..., Iterator[Goal]]] = {

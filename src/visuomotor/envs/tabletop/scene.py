@@ -215,10 +215,9 @@ class Scene:
 
     def handle(self, number: int) -> np.ndarray:
         """Upper end (3,) of the handle of a drawer."""
-        yaw = self.layout.fixtures[number].yaw
+        ahead, aside = self.layout.fixtures[number].out
         x, y, _ = self.fixture(number).tolist()
-        way = DRAWER.handle
-        return np.array([x + way * math.sin(yaw), y - way * math.cos(yaw), DRAWER.handle_height])
+        return np.array([x + DRAWER.handle * ahead, y + DRAWER.handle * aside, DRAWER.handle_height])
 
     def owners(self) -> np.ndarray:
         """What each body of the model belongs to (body,).

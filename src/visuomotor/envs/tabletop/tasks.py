@@ -16,7 +16,7 @@ import numpy as np
 from visuomotor.envs.tabletop.build import BOWL_HEIGHT, BOWL_RADIUS, SIZES
 from visuomotor.envs.tabletop.goals import beside, stages
 from visuomotor.envs.tabletop.scene import Scene
-from visuomotor.envs.tabletop.things import DRAWER, ZONE_RADIUS, Goal
+from visuomotor.envs.tabletop.things import DRAWER, ZONE_RADIUS, Goal, of_kind
 
 __all__ = [
     "CLOSED",
@@ -204,7 +204,7 @@ def _picked_up(scene: Scene, goal: Goal) -> str | None:
 
 
 def _hit(scene: Scene, goal: Goal) -> str | None:
-    fences = (number for number, fixture in enumerate(scene.layout.fixtures) if fixture.kind == "fence")
+    fences = of_kind(scene.layout.fixtures, "fence")
     return "hit the fence" if any(scene.touches(number) for number in fences) else None
 
 

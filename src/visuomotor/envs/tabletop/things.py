@@ -7,6 +7,7 @@ and radians. Left, right, in front and behind are meant as the robot sees them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -33,6 +34,7 @@ __all__ = [
     "Thing",
     "Workspace",
     "gap",
+    "of_kind",
 ]
 
 Split = Literal["train", "positions", "pairs", "phrasing", "words", "free"]
@@ -156,6 +158,11 @@ class Fixture:
         """Its plain name: "blue bowl"."""
         return f"{self.color} {self.kind}"
 
+    @property
+    def out(self) -> tuple[float, float]:
+        """Direction on the table (x, y) in which a drawer opens."""
+        return math.sin(self.yaw), -math.cos(self.yaw)
+
     def local(self, point: tuple[float, float]) -> tuple[float, float]:
         """A point of the table in the frame of this fixture."""
         x, y = point[0] - self.position[0], point[1] - self.position[1]
@@ -278,6 +285,11 @@ class Workspace:
 
 
 WORKSPACE = Workspace()
+
+
+def of_kind(fixtures: Sequence[Fixture], kind: str) -> list[int]:
+    """Numbers of the fixtures of a kind."""
+    return [number for number, fixture in enumerate(fixtures) if fixture.kind == kind]
 
 
 def gap(point: tuple[float, float], thing: Thing) -> float:

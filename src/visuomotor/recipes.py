@@ -154,7 +154,7 @@ def tabletop_all() -> Recipe:
     """One policy for all tasks of the table top with one or two stages, within an hour on two cores."""
     return Recipe(
         collect=CollectConfig(task="all", episodes=2000, options={"rival": True}),
-        policy=CompactConfig(parts=2),
+        policy=CompactConfig(parts=3),
         training=TrainConfig(
             steps=4500,
             batch_size=32,

@@ -90,3 +90,48 @@ def test_a_part_may_end_by_opening_with_the_first_tick_of_the_next() -> None:
     np.testing.assert_array_equal(found.part, [0, 0, 1, 1, 1, 1, 2])
     np.testing.assert_array_equal(found.places[:2, 1, 0], [2, 2])
     np.testing.assert_array_equal(found.places[2:6, 1, 0], [6] * 4)
+
+
+def carried(
+    corners: list[tuple[float, float]], *, open_at: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """An episode that goes from corner to corner in steps of a tenth of a meter, closed but at both ends."""
+    way = [np.array(corners[0])]
+    for corner in corners[1:]:
+        steps = max(1, round(float(np.hypot(*(corner - way[-1]))) / 0.1))
+        way += list(np.linspace(way[-1], corner, steps + 1)[1:])
+    xy = np.array([way[0], *way, way[-1]], np.float32)
+    zeros = np.zeros((len(xy), 1), np.float32)
+    grip = np.ones_like(zeros)
+    grip[[0, -2, -1, *open_at]] = 0.0
+    return np.concatenate([zeros, xy, zeros + 0.1], axis=1), np.concatenate([zeros, grip], axis=1)
+
+
+def test_what_is_carried_around_something_has_its_goal_at_the_next_turn() -> None:
+    state, actions = carried([(0.0, 0.0), (0.0, 0.2), (0.3, 0.2), (0.3, 0.0)])
+    found = find_keypoints(SPEC, state, actions, [len(state)])
+    assert found is not None
+    np.testing.assert_array_equal(found.part, [0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
+    goals = [(0.0, 0.2)] * 3 + [(0.3, 0.2)] * 3 + [(0.3, 0.0)] * 3
+    np.testing.assert_allclose(found.places[:9, 1, :2], goals, atol=1e-6)
+    np.testing.assert_array_equal(found.mask[:, 0], [1, 1] + [0] * 8)
+    np.testing.assert_array_equal(found.mask[:, 1], [1] * 9 + [0])
+
+
+def test_a_small_bend_is_no_turn_and_an_open_hand_has_none() -> None:
+    bent = carried([(0.0, 0.0), (0.15, 0.07), (0.3, 0.0)])
+    opened = carried([(0.0, 0.0), (0.0, 0.2), (0.3, 0.2), (0.3, 0.0)], open_at=tuple(range(8)))
+    for state, actions in (bent, opened):
+        found = find_keypoints(SPEC, state, actions, [len(state)])
+        assert found is not None
+        assert not found.part.any()
+
+
+def test_what_is_lost_behind_the_obstacle_goes_on_with_the_last_part() -> None:
+    around = [(0.0, 0.0), (0.0, 0.2), (0.3, 0.2), (0.3, 0.0)]
+    (first, one), (second, two) = carried(around), carried([(0.3, 0.0), (0.6, 0.0)])
+    state, actions = np.concatenate([first, second]), np.concatenate([one, two])
+    found = find_keypoints(SPEC, state, actions, [len(state)])
+    assert found is not None
+    np.testing.assert_array_equal(found.part, [0, 0, 0, 1, 1, 1, 2, 2] + [2] * (len(state) - 8))
+    np.testing.assert_allclose(found.places[8:-1, 1, 0], 0.6, atol=1e-6)

@@ -383,7 +383,7 @@ def test_acting_chooses_the_part_by_what_it_sees_and_not_by_hindsight() -> None:
 def test_the_part_is_learned_from_hindsight() -> None:
     policy = with_parts()
     batch = replace(batch_with_keypoints(policy), part=torch.tensor([0, 1, 0, 1, 1, 0]))
-    train_on(policy, batch, "part", steps=60)
+    train_on(policy, batch, "part", steps=200)
     with torch.no_grad():
         parts = policy.observe(batch).parts
     assert parts is not None

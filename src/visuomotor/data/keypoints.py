@@ -9,11 +9,15 @@ that ends with a closed gripper, as one that lifts, has its goal where it ends.
 
 A demonstration of several parts ("open the drawer, put the cube in it") is told part by part. Its
 subtasks say where a part ends: where a subtask begins that was not met before, with an open gripper.
+What is carried around something does not go straight to its goal: there a part ends where the way
+turns, and the goal is the next turn (waypoints, Shi et al. 2023, "Waypoint-based imitation learning for
+robotic manipulation"; corners as in Douglas and Peucker 1973).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +29,8 @@ from visuomotor.types import Spec
 __all__ = ["Keypoints", "find_keypoints"]
 
 _CLOSED = 0.5  # commands above it are "closed", of 0 open to 1 closed
+_DETOUR = 0.09  # meters beside the straight line over the table; what is pushed aside is rarely so far
+_FOLLOWED = 0.04  # the same on a way that is known to be a detour
 
 
 class Keypoints(NamedTuple):
@@ -73,7 +79,7 @@ def find_keypoints(
     for length in lengths:
         episode = slice(start, start + length)
         words = None if subtasks is None else subtasks[episode]
-        for number, (first, end) in enumerate(_parts(closed[episode], words)):
+        for number, first, end in _legs(closed[episode], places[episode], words):
             part, seen = slice(start + first, start + end), slice(start + first, start + min(end + 1, length))
             _fill(
                 points[part], mask[part], closed[seen], places[seen]
@@ -81,6 +87,50 @@ def find_keypoints(
             numbers[part] = number
         start += length
     return Keypoints(points, mask, numbers)
+
+
+def _legs(closed: np.ndarray, places: np.ndarray, words: np.ndarray | None) -> list[tuple[int, int, int]]:
+    """Number, first tick and end of each part of an episode, cut where a detour turns.
+
+    Parts of a detour are counted from its end: what was lost on the way and is taken up behind the
+    obstacle goes on with the last one.
+    """
+    legs, base = [], 0
+    for first, end in _parts(closed, words):
+        ways = _ways(closed[first:end], places[first:end])
+        most = max(len(way) - 1 for way in ways)
+        for way in ways:
+            number = base + most - (len(way) - 1)
+            legs += [(number + leg, first + a, first + b) for leg, (a, b) in enumerate(pairwise(way))]
+        base += most
+    return legs
+
+
+def _ways(closed: np.ndarray, places: np.ndarray) -> list[list[int]]:
+    """First tick, turns and end of each detour of a part and of what comes after; one way if it has none."""
+    changes = [0, *(np.flatnonzero(closed[1:] != closed[:-1]) + 1).tolist(), len(closed)]
+    ways, start = [], 0
+    for first, end in pairwise(changes):
+        turns = _turns(places[first : end + 1, :2], _DETOUR) if closed[first] else []
+        if turns:
+            ways.append([start, *(first + turn for turn in turns), end])
+            start = end
+    if not ways or closed[start:].any():
+        return [*ways, [start, len(closed)]]
+    ways[-1][-1] = len(closed)  # the hand goes away
+    return ways
+
+
+def _turns(way: np.ndarray, limit: float) -> list[int]:
+    """Where a way (tick, 2) turns that is farther than `limit` from the straight line, meters."""
+    start, chord = way[0], way[-1] - way[0]
+    along = np.clip((way - start) @ chord / max(float(chord @ chord), 1e-9), 0.0, 1.0)
+    beside = np.linalg.norm(way - start - along[:, None] * chord, axis=1)
+    turn = int(beside.argmax())
+    if beside[turn] < limit:
+        return []
+    before, after = _turns(way[: turn + 1], _FOLLOWED), _turns(way[turn:], _FOLLOWED)
+    return [*before, turn, *(turn + more for more in after)]
 
 
 def _parts(closed: np.ndarray, subtasks: np.ndarray | None) -> list[tuple[int, int]]:

@@ -60,7 +60,6 @@ from visuomotor.types import Batch, Diet, Spec, Stats, Window
 __all__ = ["Compact", "CompactConfig"]
 
 TextChoice = Literal["minilm", "scratch"]
-DECISION = 4.0  # sharpening that finds the best of several places
 WINDOW = 0.15  # around the best place, in half pictures
 HINT = 0.006  # meters; how wrong the places are that the actions are learned with
 AROUND = 0.06  # meters; the same, of what hindsight does not tell exactly
@@ -343,10 +342,10 @@ def near_the_best(
 ) -> Float[Tensor, "frame slot place"]:
     """Softmax of the matches around the best place: doubt about places far away must not pull it there.
 
-    A sharpened softmax finds the best place, as exactly as the cells are wide; within a window around
-    it the plain softmax is exact to a fraction of a cell.
+    The best match finds the best place, as exactly as the cells are wide, and one of two where both are
+    right; within a window around it the softmax is exact to a fraction of a cell.
     """
-    best = (DECISION * matches.detach()).softmax(dim=-1) @ places
+    best = places[matches.argmax(dim=-1)]
     away = (places - best[..., None, :]).square().sum(-1)  # frame slot place
     return (matches - away / (2 * WINDOW**2)).softmax(dim=-1)
 
@@ -541,7 +540,7 @@ class Compact(Policy):
         self.part: nn.Module | None = None
         if config.parts > 1:
             self.part = nn.Sequential(
-                nn.Linear(seen + told, GLANCE), nn.GELU(), nn.Linear(GLANCE, config.parts)
+                nn.Linear(seen + told + known, GLANCE), nn.GELU(), nn.Linear(GLANCE, config.parts)
             )
         self.glance = nn.Linear(seen, GLANCE)  # narrow: a wide one learns scenes by heart
         held = len(self.cameras) * KEYPOINTS * VALUE
@@ -641,7 +640,7 @@ class Compact(Policy):
         seen = torch.cat(views_seen, dim=-1)  # batch history slot (camera feature)
         parts = None
         if self.part is not None:
-            parts = self.part(torch.cat([seen.flatten(1), slots.flatten(1)], dim=-1))
+            parts = self.part(torch.cat([seen.flatten(1), slots.flatten(1), self.felt(batch)], dim=-1))
         chosen = self.chosen(batch, None if augment else parts)
         places, known, held = self.locate(batch, sights, chosen)
         looks = torch.cat([self.glance(seen.flatten(1)), held.flatten(1)], dim=-1)
@@ -690,10 +689,14 @@ class Compact(Policy):
         looks: Float[Tensor, "batch look"],
     ) -> Float[Tensor, "batch width"]:
         """State, sentence, ways and looks as one vector."""
-        state = batch.state * batch.history_mask[:, :, None] * batch.state_mask[:, None, :]
-        gathered = self.gather(torch.cat([state.flatten(1), described(ways).flatten(1)], dim=-1))
+        gathered = self.gather(torch.cat([self.felt(batch), described(ways).flatten(1)], dim=-1))
         gathered = gathered + self.beside(torch.cat([looks, summary], dim=-1)) + self.body(batch.embodiment)
         return self.norm(gathered + self.merge(gathered))
+
+    def felt(self, batch: Batch) -> Float[Tensor, "batch known"]:
+        """The state, as far as it is there."""
+        state = batch.state * batch.history_mask[:, :, None] * batch.state_mask[:, None, :]
+        return state.flatten(1)
 
     def calibration(
         self, batch: Batch

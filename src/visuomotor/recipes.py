@@ -153,10 +153,10 @@ def lift() -> Recipe:
 def tabletop_all() -> Recipe:
     """One policy for all tasks of the table top with one or two stages, within an hour on two cores."""
     return Recipe(
-        collect=CollectConfig(task="all", episodes=2000, options={"rival": True}),
+        collect=CollectConfig(task="all", episodes=3000, options={"rival": True}),
         policy=CompactConfig(parts=3),
         training=TrainConfig(
-            steps=4500,
+            steps=9000,
             batch_size=32,
             learning_rate=2e-3,
             kernel_rate=0.03,

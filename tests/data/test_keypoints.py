@@ -119,7 +119,7 @@ def test_what_is_carried_around_something_has_its_goal_at_the_next_turn() -> Non
 
 
 def test_a_small_bend_is_no_turn_and_an_open_hand_has_none() -> None:
-    bent = carried([(0.0, 0.0), (0.15, 0.07), (0.3, 0.0)])
+    bent = carried([(0.0, 0.0), (0.15, 0.05), (0.3, 0.0)])
     opened = carried([(0.0, 0.0), (0.0, 0.2), (0.3, 0.2), (0.3, 0.0)], open_at=tuple(range(8)))
     for state, actions in (bent, opened):
         found = find_keypoints(SPEC, state, actions, [len(state)])
@@ -135,3 +135,16 @@ def test_what_is_lost_behind_the_obstacle_goes_on_with_the_last_part() -> None:
     assert found is not None
     np.testing.assert_array_equal(found.part, [0, 0, 0, 1, 1, 1, 2, 2] + [2] * (len(state) - 8))
     np.testing.assert_allclose(found.places[8:-1, 1, 0], 0.6, atol=1e-6)
+
+
+def test_where_a_push_turned_the_way_there_is_no_turn() -> None:
+    state, actions = carried([(0.0, 0.0), (0.1, 0.0), (0.2, 0.12), (0.3, 0.0), (0.6, 0.0)])
+    executed = actions.copy()
+    actions[:, 0] = 0.01 * np.arange(len(actions))  # what was meant has a range
+    for pushed, parts in ((None, 4), (2, 1)):
+        executed[:, 0] = actions[:, 0]
+        if pushed is not None:
+            executed[pushed : pushed + 2, 0] += 0.05
+        found = find_keypoints(SPEC, state, actions, [len(state)], executed=executed)
+        assert found is not None
+        assert len(np.unique(found.part)) == parts

@@ -10,8 +10,8 @@ that ends with a closed gripper, as one that lifts, has its goal where it ends.
 A demonstration of several parts ("open the drawer, put the cube in it") is told part by part. Its
 subtasks say where a part ends: where a subtask begins that was not met before, with an open gripper.
 What is carried around something does not go straight to its goal: there a part ends where the way
-turns, and the goal is the next turn (waypoints, Shi et al. 2023, "Waypoint-based imitation learning for
-robotic manipulation"; corners as in Douglas and Peucker 1973).
+turns, unless a push turned it, and the goal is the next turn (waypoints, Shi et al. 2023,
+"Waypoint-based imitation learning for robotic manipulation"; corners as in Douglas and Peucker 1973).
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from visuomotor.types import Spec
 __all__ = ["Keypoints", "find_keypoints"]
 
 _CLOSED = 0.5  # commands above it are "closed", of 0 open to 1 closed
-_DETOUR = 0.09  # meters beside the straight line over the table; what is pushed aside is rarely so far
-_FOLLOWED = 0.04  # the same on a way that is known to be a detour
+_DETOUR = 0.07  # meters beside the straight line over the table; noise is far less
+_FOLLOWED = 0.035  # the same on a way that is known to be a detour
+_PUSHED = 0.2  # of the range of an action; what was done differed by more from what was meant
+_UNSETTLED = 5  # ticks after a push
 
 
 class Keypoints(NamedTuple):
@@ -53,6 +55,7 @@ def find_keypoints(
     actions: Float32[np.ndarray, "tick action"],
     lengths: Sequence[int],
     subtasks: Int64[np.ndarray, " tick"] | None = None,
+    executed: Float32[np.ndarray, "tick action"] | None = None,
 ) -> Keypoints | None:
     """For each tick the thing and its goal.
 
@@ -62,6 +65,7 @@ def find_keypoints(
         actions: Of all ticks, raw units.
         lengths: Ticks of each episode, in order; nothing is looked up in a neighbor.
         subtasks: Number of the subtask at each tick; None takes each episode as one part.
+        executed: What was done of the actions at all ticks; None if it was what was meant.
 
     Returns:
         The keypoints; None if the body does not tell where its hand is.
@@ -75,11 +79,12 @@ def find_keypoints(
     mask = np.zeros((len(state), 2), bool)
     numbers = np.zeros(len(state), np.int64)
     closed = actions[:, grippers[0]] > _CLOSED
+    settled = _settled(actions, executed)
     start = 0
     for length in lengths:
         episode = slice(start, start + length)
         words = None if subtasks is None else subtasks[episode]
-        for number, first, end in _legs(closed[episode], places[episode], words):
+        for number, first, end in _legs(closed[episode], places[episode], settled[episode], words):
             part, seen = slice(start + first, start + end), slice(start + first, start + min(end + 1, length))
             _fill(
                 points[part], mask[part], closed[seen], places[seen]
@@ -89,7 +94,19 @@ def find_keypoints(
     return Keypoints(points, mask, numbers)
 
 
-def _legs(closed: np.ndarray, places: np.ndarray, words: np.ndarray | None) -> list[tuple[int, int, int]]:
+def _settled(actions: np.ndarray, executed: np.ndarray | None) -> np.ndarray:
+    """Ticks (tick,) at which a demonstration is not being pushed, nor was shortly before."""
+    pushed = np.zeros(len(actions), bool)
+    if executed is not None and len(actions):
+        pushed = (np.abs(executed - actions) > _PUSHED * np.ptp(actions, axis=0)).any(axis=1)
+    near = np.convolve(pushed, np.ones(1 + _UNSETTLED), "full")[: len(actions)]
+    settled: np.ndarray = near == 0
+    return settled
+
+
+def _legs(
+    closed: np.ndarray, places: np.ndarray, settled: np.ndarray, words: np.ndarray | None
+) -> list[tuple[int, int, int]]:
     """Number, first tick and end of each part of an episode, cut where a detour turns.
 
     Parts of a detour are counted from its end: what was lost on the way and is taken up behind the
@@ -97,7 +114,7 @@ def _legs(closed: np.ndarray, places: np.ndarray, words: np.ndarray | None) -> l
     """
     legs, base = [], 0
     for first, end in _parts(closed, words):
-        ways = _ways(closed[first:end], places[first:end])
+        ways = _ways(closed[first:end], places[first:end], settled[first:end])
         most = max(len(way) - 1 for way in ways)
         for way in ways:
             number = base + most - (len(way) - 1)
@@ -106,12 +123,13 @@ def _legs(closed: np.ndarray, places: np.ndarray, words: np.ndarray | None) -> l
     return legs
 
 
-def _ways(closed: np.ndarray, places: np.ndarray) -> list[list[int]]:
+def _ways(closed: np.ndarray, places: np.ndarray, settled: np.ndarray) -> list[list[int]]:
     """First tick, turns and end of each detour of a part and of what comes after; one way if it has none."""
     changes = [0, *(np.flatnonzero(closed[1:] != closed[:-1]) + 1).tolist(), len(closed)]
     ways, start = [], 0
     for first, end in pairwise(changes):
-        turns = _turns(places[first : end + 1, :2], _DETOUR) if closed[first] else []
+        way = slice(first, end + 1)
+        turns = _turns(places[way, :2], settled[way], _DETOUR) if closed[first] else []
         if turns:
             ways.append([start, *(first + turn for turn in turns), end])
             start = end
@@ -121,15 +139,16 @@ def _ways(closed: np.ndarray, places: np.ndarray) -> list[list[int]]:
     return ways
 
 
-def _turns(way: np.ndarray, limit: float) -> list[int]:
-    """Where a way (tick, 2) turns that is farther than `limit` from the straight line, meters."""
+def _turns(way: np.ndarray, settled: np.ndarray, limit: float) -> list[int]:
+    """Where a way (tick, 2) turns that is, settled, farther than `limit` from the straight line, meters."""
     start, chord = way[0], way[-1] - way[0]
     along = np.clip((way - start) @ chord / max(float(chord @ chord), 1e-9), 0.0, 1.0)
-    beside = np.linalg.norm(way - start - along[:, None] * chord, axis=1)
+    beside = np.linalg.norm(way - start - along[:, None] * chord, axis=1) * settled
     turn = int(beside.argmax())
     if beside[turn] < limit:
         return []
-    before, after = _turns(way[: turn + 1], _FOLLOWED), _turns(way[turn:], _FOLLOWED)
+    before = _turns(way[: turn + 1], settled[: turn + 1], _FOLLOWED)
+    after = _turns(way[turn:], settled[turn:], _FOLLOWED)
     return [*before, turn, *(turn + more for more in after)]
 
 

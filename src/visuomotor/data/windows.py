@@ -56,7 +56,12 @@ class Windows:
         self._end = np.repeat(ends, lengths).tolist()
         self._tasks = reader.task_index.tolist()
         self._keypoints = find_keypoints(
-            reader.spec, reader.state, reader.actions, lengths.tolist(), reader.subtask_index
+            reader.spec,
+            reader.state,
+            reader.actions,
+            lengths.tolist(),
+            reader.subtask_index,
+            reader.executed,
         )
         self._offsets = np.array(window.history, np.int64)
         self._ahead = np.arange(window.horizon)

@@ -150,3 +150,31 @@ def test_an_error_in_the_thread_reaches_the_caller(windows):
 def test_wrong_sizes_are_refused(windows, arguments):
     with pytest.raises(ValueError, match="batch_size >= 1"):
         Loader(windows, seed=0, **arguments)
+
+
+def test_weights_decide_how_often_a_data_set_is_seen(reader, store):
+    parts = [Windows(reader, store, Window(horizon=4), key) for key in ("a", "b")]
+    pipelines = {"a": Pipeline([Shift(10)]), "b": Pipeline([Shift(-10)])}
+    loader = Loader(parts, pipelines, batch_size=16, seed=0, weights={"b": 3.0})
+    for step in (0, 1, 1000):
+        actions = loader.batch(step).actions[:, 0, 0]
+        assert abs(int((actions < -5).sum()) - 12) <= 1
+    with pytest.raises(ValueError, match="data-set key 'c'"):
+        Loader(parts, pipelines, batch_size=16, seed=0, weights={"c": 3.0})
+
+
+def test_a_diet_holds_for_each_data_set(reader, store, monkeypatch):
+    """One tells little, the other all: the little is not shown more often than its data set's share."""
+    parts = [Windows(reader, store, Window(horizon=4), key) for key in ("a", "b")]
+    rest = np.arange(len(reader)) % 5
+
+    def told(self):
+        return np.stack([(rest == 0) | (self.key == "b")] * 2, axis=1)
+
+    monkeypatch.setattr(Windows, "told", property(told))
+    pipelines = {"a": Pipeline([Shift(10)]), "b": Pipeline([Shift(-10)])}
+    loader = Loader(parts, pipelines, batch_size=64, seed=0, diet=Diet(blind=1, telling=0.75))
+    batch = loader.batch(0)
+    assert batch.blind is not None
+    for actions in (batch.actions, batch.blind.actions):
+        assert abs(int((actions[:, 0, 0] > 5).sum()) - 32) <= 2

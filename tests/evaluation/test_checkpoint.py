@@ -18,25 +18,30 @@ def summary(width: int) -> Summary:
     return Summary(mean=flat, std=flat + 1, min=flat - 2, max=flat + 2, q01=flat - 2, q99=flat + 2, count=100)
 
 
-def save(folder: Path) -> Path:
+def save(folder: Path, cameras: tuple[int, ...] = (16,)) -> Path:
+    """A policy for a data set a size of the camera; the first is called "grid"."""
     import torch
 
     from visuomotor.agent import save_agent
     from visuomotor.policies.compact import Compact, CompactConfig
 
     torch.manual_seed(0)
-    spec = grid_spec(camera=16)
-    policy = Compact(CompactConfig.tiny(), {"grid": spec})
-    stats = {"grid": Stats(source="grid", features={"state": summary(3), "action": summary(3)})}
+    keys = {f"grid{number or ''}": camera for number, camera in enumerate(cameras)}
+    policy = Compact(CompactConfig.tiny(), {key: grid_spec(camera=size) for key, size in keys.items()})
+    figures = {"state": summary(3), "action": summary(3)}
+    stats = {key: Stats(source=key, features=figures) for key in keys}
     data: dict[str, Any] = {
-        "hash": "00",
-        "seeds": [1, 2, FIRST_SEED + 700],
-        "env": "grid_world:GridWorld",
-        "collect": {"env_options": {"camera": 16, "max_ticks": 12}},
-        "kept": 2,
-        "dropped": 0,
+        key: {
+            "hash": "00",
+            "seeds": [1, 2, FIRST_SEED + 700],
+            "env": "grid_world:GridWorld",
+            "collect": {"env_options": {"camera": size, "max_ticks": 12}},
+            "kept": 2,
+            "dropped": 0,
+        }
+        for key, size in keys.items()
     }
-    return save_agent(folder, policy, stats, data={"grid": data}, instruction="walk to the red")
+    return save_agent(folder, policy, stats, data=data, instruction="walk to the red")
 
 
 def test_a_checkpoint_is_evaluated_alike_here_and_in_workers(tmp_path: Path) -> None:
@@ -53,3 +58,15 @@ def test_a_checkpoint_is_evaluated_alike_here_and_in_workers(tmp_path: Path) -> 
     assert 0 < here.inference.median < 1000
     with pytest.raises(ValueError, match=r"1 of the 3 evaluation seeds, beginning with 1000000700"):
         evaluate(folder, **options, seed_offset=699)
+
+
+def test_a_checkpoint_of_several_data_sets_acts_in_the_world_of_the_one_that_is_named(tmp_path: Path) -> None:
+    folder = save(tmp_path / "policy", cameras=(16, 24))
+    found = evaluate(folder, episodes=1, probes=(), workers=0, key="grid1")
+    assert (found.setup.key, dict(found.setup.env_options)) == ("grid1", {"camera": 24, "max_ticks": 12})
+    with pytest.raises(ValueError, match="pass key=, one of grid, grid1"):
+        evaluate(folder, episodes=1, probes=(), workers=0)
+    with pytest.raises(ValueError, match="unknown data-set key 'gird'"):
+        evaluate(folder, episodes=1, probes=(), workers=0, key="gird")
+    with pytest.raises(ValueError, match="key 'grid' is for checkpoints"):
+        evaluate("random", env="grid_world:GridWorld", episodes=1, probes=(), workers=0, key="grid")

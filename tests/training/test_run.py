@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,26 @@ def test_several_data_sets_keep_their_own_statistics(dataset: Path, tmp_path: Pa
     with pytest.raises(ValueError, match="pass key=, one of new, old"):
         load_agent(tmp_path / "run")
     assert load_agent(tmp_path / "run", key="new").seeds == {0, 1, 2, 3, 50, 51}
+
+
+def test_weights_of_data_sets_change_what_is_learned_and_belong_to_the_run(
+    dataset: Path, tmp_path: Path
+) -> None:
+    other = make_dataset(tmp_path / "other", episodes=2, ticks=8, seed=50)
+    weighted = replace(CONFIG, weights={"set": 4.0})
+    for name, config in (("even", CONFIG), ("weighted", weighted)):
+        learn([dataset, other], tmp_path / name, config=config)
+    even, more = (
+        (tmp_path / name / "checkpoint" / "model.safetensors").read_bytes() for name in ("even", "weighted")
+    )
+    assert even != more
+    assert learn([dataset, other], tmp_path / "weighted", config=weighted).resumed_from == 4
+    with pytest.raises(CheckpointError, match=r"cannot be resumed with these settings: .*weights"):
+        learn([dataset, other], tmp_path / "weighted", config=CONFIG)
+    with pytest.raises(ValueError, match="unknown data-set key 'sett'"):
+        learn([dataset, other], tmp_path / "no", config=replace(CONFIG, weights={"sett": 1.0}))
+    with pytest.raises(ValueError, match="expected positive weights"):
+        TrainConfig(weights={"set": 0.0})
 
 
 def test_other_data_under_the_same_name_are_refused(dataset: Path, tmp_path: Path) -> None:

@@ -268,6 +268,8 @@ class _Evaluate:
     """Kind of scenes and sentences, such as "pairs"; those of training if none."""
     weights: Literal["ema", "model"] = "ema"
     """The moving average of the weights, or the weights as trained."""
+    key: str | None = None
+    """Of a checkpoint trained on several data sets: which one's body and world it is for."""
     workers: int | None = None
     """Processes; one for each core if none."""
     how: Annotated[EvaluateConfig, arg(name="")] = EvaluateConfig()  # noqa: RUF009  (it is frozen)
@@ -297,6 +299,7 @@ def evaluate(words: Words, prog: str) -> Report:
                 execute=how.execute,
                 latency=how.latency,
                 weights=args.weights,
+                key=args.key,
                 workers=args.workers,
                 out=args.out,
                 videos=how.videos,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from fractions import Fraction
 from types import TracebackType
 
 import numpy as np
 
 from visuomotor.data.collate import collate
+from visuomotor.data.mixture import shares
+from visuomotor.data.order import Order, Stream
 from visuomotor.data.windows import Windows
 from visuomotor.errors import unknown_name
 from visuomotor.transforms.base import Pipeline
@@ -19,15 +19,16 @@ from visuomotor.types import Batch, Diet, Sample
 
 __all__ = ["Loader"]
 
-_ALL, _TELLING, _OTHERS, _BLIND = range(4)  # make the orders of one seed differ
+_SEEN, _BLIND = range(2)  # make the orders of one seed differ
 
 
 class Loader:
     """Shuffled batches of one or several data sets.
 
     Each epoch shows every tick once, in an order of its own; a batch may reach from one epoch into
-    the next, so all batches have the same size. A diet with a share of telling ticks makes two such
-    orders of it, that of the telling ticks and that of the others.
+    the next, so all batches have the same size. With several data sets each has such an order, and every
+    batch its share of each (`data/mixture.py`). A diet with a share of telling ticks makes two orders
+    of a data set, that of the telling ticks and that of the others.
 
     Args:
         windows: Samples, one `Windows` a data set.
@@ -37,6 +38,8 @@ class Loader:
         seed: Decides the order, together with the number of the epoch.
         embodiments: Body names in the order of `Batch.embodiment`; sorted names of the data if None.
         diet: Whether blind samples come along, and which ticks are preferred.
+        weights: Data-set key to how often a sample of it is seen, relative to one of weight 1; 1 for those
+            left out.
         prefetch: Batches that a thread prepares ahead while the caller computes; 0 prepares each
             when it is asked for. The batches are the same.
     """
@@ -50,6 +53,7 @@ class Loader:
         seed: int,
         embodiments: Sequence[str] | None = None,
         diet: Diet | None = None,
+        weights: Mapping[str, float] | None = None,
         prefetch: int = 0,
     ) -> None:
         if batch_size < 1 or prefetch < 0:
@@ -67,11 +71,18 @@ class Loader:
         self.embodiments = tuple(bodies if embodiments is None else embodiments)
         self._starts = np.cumsum([0, *(len(part) for part in self.windows)])
         diet = diet or Diet()
-        told = np.concatenate([part.told for part in self.windows])
-        self._streams = _streams(told, batch_size, diet, seed)
-        hints = np.flatnonzero(told.any(axis=1))
-        self._blind = batch_size * diet.blind if len(hints) else 0
-        self._blind_order = _Order(hints, (seed, _BLIND))
+        sizes: dict[str, int] = {}
+        for part in self.windows:
+            sizes[part.key] = sizes.get(part.key, 0) + len(part)
+        parts = shares(sizes, weights)
+        streams, hints = [], []
+        for start, part in zip(self._starts.tolist(), self.windows, strict=False):
+            share, told = parts[part.key] * len(part) / max(1, sizes[part.key]), part.told
+            streams += _streams(np.all(told, axis=1), start, share, diet.telling)
+            hints.append(Stream(start + np.flatnonzero(told.any(axis=1)), share))
+        self._order = Order(streams, (seed, _SEEN))
+        self._blind = batch_size * diet.blind if any(len(hint.rows) for hint in hints) else 0
+        self._blind_order = Order(hints, (seed, _BLIND)) if self._blind else None
         self._prefetch = prefetch
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader") if prefetch else None
         self._ahead: dict[int, Future[Batch]] = {}
@@ -97,15 +108,12 @@ class Loader:
 
     def samples(self, step: int) -> list[Sample]:
         """The samples of a batch before collation, having run through their pipelines."""
-        rows: list[int] = []
-        for order, share, whole in self._streams:
-            first, end = (whole(n * share) for n in (step, step + 1))
-            rows += order.take(first, end - first)
+        rows = self._order.take(step * self.batch_size, self.batch_size)
         return [self._sample(row, Windows.__getitem__) for row in rows]
 
     def blind_samples(self, step: int) -> list[Sample]:
         """Those without pictures that come with them."""
-        rows = self._blind_order.take(step * self._blind, self._blind)
+        rows = [] if self._blind_order is None else self._blind_order.take(step * self._blind, self._blind)
         return [self._sample(row, Windows.blind) for row in rows]
 
     def close(self) -> None:
@@ -134,45 +142,11 @@ class Loader:
         return sample if self.pipelines is None else self.pipelines[windows.key].apply(sample)
 
 
-class _Order:
-    """Rows in an endless order, shuffled anew for each epoch; a pure function of the position.
-
-    Args:
-        rows: At least one.
-        seed: Together with the number of the epoch, what it is shuffled by.
-    """
-
-    def __init__(self, rows: np.ndarray, seed: tuple[int, ...]) -> None:
-        self.rows, self.seed = rows, seed
-        self._epochs: dict[int, np.ndarray] = {}
-
-    def take(self, start: int, count: int) -> list[int]:
-        """The rows at positions from `start` on."""
-        size = len(self.rows)
-        return [int(self._epoch(p // size)[p % size]) for p in range(start, start + count)]
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        """One epoch; the last two are kept, as a batch may need both."""
-        if epoch not in self._epochs:
-            order = np.random.default_rng([*self.seed, epoch]).permutation(self.rows)
-            self._epochs = {known: kept for known, kept in self._epochs.items() if known >= epoch - 1} | {
-                epoch: order
-            }
-        return self._epochs[epoch]
-
-
-def _streams(
-    told: np.ndarray, batch_size: int, diet: Diet, seed: int
-) -> list[tuple[_Order, Fraction, Callable[[Fraction], int]]]:
-    """Orders of samples with pictures, how many of each make a batch on average, and how that is rounded.
-
-    Batch `n` takes what lies between the shares of `n` and of `n + 1` batches, so that the shares hold
-    however small a batch is.
-    """
-    telling = told.all(axis=1)
-    if diet.telling is None or telling.all() or not telling.any():
-        return [(_Order(np.arange(len(told)), (seed, _ALL)), Fraction(batch_size), math.floor)]
-    share = Fraction(diet.telling).limit_denominator(1000) * batch_size
-    first = _Order(np.flatnonzero(telling), (seed, _TELLING))
-    second = _Order(np.flatnonzero(~telling), (seed, _OTHERS))
-    return [(first, share, math.floor), (second, batch_size - share, math.ceil)]
+def _streams(telling: np.ndarray, start: int, share: float, preferred: float | None) -> list[Stream]:
+    """The samples (sample,) of one data set, from row `start` on, those that tell apart from the others."""
+    if preferred is None or telling.all() or not telling.any():
+        return [Stream(start + np.arange(len(telling)), share)]
+    return [
+        Stream(start + np.flatnonzero(telling), share * preferred),
+        Stream(start + np.flatnonzero(~telling), share * (1 - preferred)),
+    ]

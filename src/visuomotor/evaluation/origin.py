@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from visuomotor.agent.disk import PROVENANCE, locate, read_json
+from visuomotor.errors import unknown_name
 
 __all__ = ["Origin", "read_curve", "read_origin"]
 
@@ -65,18 +66,25 @@ class Origin:
         return float(sum(found)) if found else None
 
 
-def read_origin(folder: str | os.PathLike[str]) -> Origin:
+def read_origin(folder: str | os.PathLike[str], key: str | None = None) -> Origin:
     """The origin of the checkpoint in `folder`.
+
+    Args:
+        folder: The checkpoint, or the run that it belongs to.
+        key: Which data set says where the policy acts; all, which must say the same, if None.
 
     Raises:
         CheckpointError: There is no checkpoint, or a file of it is damaged.
+        ValueError: It was not trained on a data set of that key.
     """
     place = locate(folder)
     provenance = read_json(place / PROVENANCE)
     config = read_json(place / "config.json", ("format", "policy", "config"))
     data = {key: dict(entry) for key, entry in provenance.get("data", {}).items()}
     seeds = frozenset(int(seed) for entry in data.values() for seed in entry.pop("seeds", ()))
-    env, env_options, task = _world(data)
+    if key is not None and key not in data:
+        raise unknown_name("data-set key", key, data)
+    env, env_options, task = _world(data if key is None else {key: data[key]})
     curve = read_curve(place.parent)
     return Origin(
         folder=place,

@@ -133,6 +133,7 @@ def evaluate(
     execute: int | None = None,
     latency: float = 0.0,
     weights: Literal["ema", "model"] = "ema",
+    key: str | None = None,
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
     videos: int = 2,
@@ -153,6 +154,7 @@ def evaluate(
         execute: Actions run before re-planning; None for the executor's default.
         latency: Simulated inference delay in seconds.
         weights: Of a checkpoint: the moving average or the weights as trained.
+        key: Of a checkpoint that was trained on several data sets: which one's body and world it is for.
         workers: Processes; one for each core if None, 0 for this process.
         out: Folder for finished episodes and videos; given again, finished episodes are not played again.
         videos: Films of each outcome of the main part; needs `out`.
@@ -164,8 +166,10 @@ def evaluate(
         VisuomotorError: A worker died.
     """
     began = time.perf_counter()
-    origin = read_origin(agent) if is_folder(os.fspath(agent)) else None
-    setup = _setup(agent, origin, env, env_options, executor, execute, latency, weights)
+    if key is not None and not is_folder(os.fspath(agent)):
+        raise ValueError(f"evaluate: key {key!r} is for checkpoints, got agent {os.fspath(agent)!r}.")
+    origin = read_origin(agent, key) if is_folder(os.fspath(agent)) else None
+    setup = _setup(agent, origin, env, env_options, executor, execute, latency, weights, key)
     for name in probes:
         check_probe(name)
     seeds = seeds_of(episodes, seed_offset)
@@ -201,6 +205,7 @@ def _setup(
     execute: int | None,
     latency: float,
     weights: Literal["ema", "model"],
+    key: str | None,
 ) -> Setup:
     """Who plays where: what the checkpoint was trained for, unless the caller says otherwise."""
     trained = origin.env if origin is not None else None
@@ -213,6 +218,7 @@ def _setup(
         execute=execute,
         latency=latency,
         weights=weights,
+        key=key,
     )
 
 

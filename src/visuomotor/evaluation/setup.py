@@ -43,6 +43,7 @@ class Setup:
         execute: Actions run before re-planning; None for the executor's default.
         latency: Simulated inference delay in seconds.
         weights: Of a checkpoint: the moving average or the weights as trained.
+        key: Of a checkpoint: the data set whose body and statistics it acts with; None if there is only one.
     """
 
     agent: str
@@ -52,11 +53,12 @@ class Setup:
     execute: int | None = None
     latency: float = 0.0
     weights: Literal["ema", "model"] = "ema"
+    key: str | None = None
 
     def build(self) -> Station:
         """Make the environment and load the agent."""
         env = lookup("env", self.env)(**self.env_options)
-        agent = make_agent(self.agent, env, env_name=self.env, weights=self.weights)
+        agent = make_agent(self.agent, env, env_name=self.env, weights=self.weights, key=self.key)
         executor = make_executor(self.executor, horizon=agent.window.horizon, execute=self.execute)
         return Station(env, Session(agent, executor, latency=self.latency))
 
@@ -70,7 +72,14 @@ def is_folder(agent: str) -> bool:
     return agent not in BASELINES and (":" not in agent or Path(agent).exists())
 
 
-def make_agent(agent: str, env: Any, *, env_name: str, weights: Literal["ema", "model"] = "ema") -> Agent:
+def make_agent(
+    agent: str,
+    env: Any,
+    *,
+    env_name: str,
+    weights: Literal["ema", "model"] = "ema",
+    key: str | None = None,
+) -> Agent:
     """The agent that `agent` names (see `Setup`), ready to act in `env`."""
     if agent == "random":
         return RandomAgent(replace(env.spec, cameras=()))
@@ -84,5 +93,5 @@ def make_agent(agent: str, env: Any, *, env_name: str, weights: Literal["ema", "
     if is_folder(agent):
         from visuomotor.agent.policy import load_agent
 
-        return load_agent(agent, weights=weights)
+        return load_agent(agent, key=key, weights=weights)
     return lookup("policy", agent)(env)

@@ -8,6 +8,7 @@ checkpoint holds everything else. So a run that was stopped, by whatever, ends w
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,6 +71,8 @@ class TrainConfig:
     """Optimizer steps between losses on held-out episodes, if there are any."""
     hold_out: int = 0
     """Episodes at the end of each data set that are not trained on, but used for validation."""
+    weights: Mapping[str, float] | None = None
+    """Data set to how often a sample of it is seen, relative to one of weight 1; 1 for those left out."""
     threads: int = 0
     """Threads of torch; 0 leaves their number alone. Equal bits need equal threads."""
 
@@ -89,6 +92,9 @@ class TrainConfig:
             raise ValueError(
                 f"training: ema_decay and betas lie in [0, 1), got {self.ema_decay}, {self.betas}."
             )
+        for key, weight in (self.weights or {}).items():
+            if not 0 < weight < math.inf:
+                raise ValueError(f"training: expected positive weights, got {weight} for {key!r}.")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"training: batch_size {self.batch_size} cannot be computed in accumulate={self.accumulate} "

@@ -134,6 +134,7 @@ def train_from_folder(
             seed=config.seed,
             embodiments=model.embodiments,
             diet=diet,
+            weights=config.weights,
             prefetch=ahead,
         )
 

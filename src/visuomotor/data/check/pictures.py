@@ -48,6 +48,11 @@ def look(survey: Survey, number: int, camera: str) -> Trace:
     return Trace(change=changes, low=lows, high=highs, expected=np.zeros_like(changes))
 
 
+def _blind(trace: Trace) -> np.ndarray:
+    """bool (tick,), whether a picture is black or of one color."""
+    return (trace.high < BLACK_LEVEL) | (trace.high - trace.low < FLAT_LEVELS)
+
+
 def expect(survey: Survey) -> None:
     """Fill in what change of the pictures the motion of the robot lets expect, for every trace.
 
@@ -89,7 +94,7 @@ def _fit(speeds: np.ndarray, change: np.ndarray) -> np.ndarray:
 def black(survey: Survey, episode: Excerpt, traces: Mapping[str, Trace]) -> Iterator[Finding]:
     """Pictures that are black, or of one color, so that they tell nothing."""
     for camera, trace in traces.items():
-        blind = (trace.high < BLACK_LEVEL) | (trace.high - trace.low < FLAT_LEVELS)
+        blind = _blind(trace)
         longest = max(runs(blind), key=lambda run: run[1] - run[0], default=(0, 0))
         seconds = (longest[1] - longest[0]) / survey.rate
         if seconds > BLIND_SECONDS or (blind.all() and len(blind)):
@@ -135,7 +140,7 @@ def _stands(trace: Trace, usual: float) -> np.ndarray:
     """bool (tick,), whether a picture is the one before, but for what compression adds."""
     stands = trace.change < SAME_SHARE * np.maximum(trace.expected, usual)
     stands[:1] = False
-    return stands
+    return stands & ~_blind(trace)  # which is a finding of its own
 
 
 def doubled(survey: Survey, episode: Excerpt, traces: Mapping[str, Trace]) -> Iterator[Finding]:
@@ -171,6 +176,8 @@ def skipped(survey: Survey, episode: Excerpt, traces: Mapping[str, Trace]) -> It
         jump[trace.expected > SKIP_MOTION * np.maximum(_around(trace.expected), usual)] = 0
         # two jumps in a row are something that passes before the camera
         after = np.append(trace.change[1:], 0)
+        blind = _blind(trace)
+        jump[blind | np.roll(blind, 1)] = 0
         jump[np.maximum(after, np.roll(trace.change, 1)) > SKIP_ALONE * trace.change] = 0
         tick = int(jump.argmax()) if len(jump) else 0
         if len(jump) and jump[tick] > SKIP_FACTOR:

@@ -61,7 +61,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["evalute"], "'evaluate'"),
         (["data", "inof"], "'data info'"),
-        (["data"], "'data info'"),
+        (["data"], "'data view'"),
         (["demo", "--recipe", "dmo"], "'demo'"),
         (["demo", "--recipe=demo-tny"], "'demo-tiny'"),
         (["train", "x", "--recipe", "lfit"], "'lift'"),

@@ -14,7 +14,7 @@ def test_the_recipes_of_the_data_page_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("mujoco")
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    assert len(code) == 4
+    assert len(code) == 5
     names: dict[str, object] = {"__name__": "__docs__"}
     for block in code:
         exec(compile(block, str(PAGE), "exec"), names)

@@ -162,8 +162,8 @@ def luminance(color: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1])
 def test_texts_stand_out_from_their_ground_in_both_schemes(scheme: int) -> None:
     """WCAG 2.2, success criterion 1.4.3: 4.5 to 1."""
-    template = files("visuomotor.evaluation").joinpath("static/report.html").read_text()
-    block = re.findall(r":root \{(.*?)\}", template, re.DOTALL)[scheme]
+    style = files("visuomotor").joinpath("static/page.css").read_text()
+    block = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme]
     colors = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
     for text, grounds in {
         "ink": ("paper", "card", "wash"),

@@ -21,6 +21,8 @@ COMMANDS = {
     "demo": "demonstrations, policy, measured success, report: all in minutes",
     "collect": "let an expert demonstrate, into a LeRobot data set",
     "data info": "what is in a data set",
+    "data check": "find what spoils policies in a data set; exit code 1 if there is something",
+    "data view": "a page to look through a data set: videos, plots, findings",
     "train": "train a policy on data sets",
     "evaluate": "measure a policy in unseen scenes, with probes, videos and a report",
     "compare": "paired comparison of two evaluations",
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the name of the program; those of this process if None.
 
     Returns:
-        Exit code: 0 done, 1 an error that the user can mend, 2 wrong usage, 130 stopped by Ctrl-C.
+        Exit code: 0 done, 1 an error that the user can mend, 2 wrong usage, 130 stopped by Ctrl-C; or what
+        the report of the command says under "exit_code".
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     typed = shlex.join([os.environ.get("VISUOMOTOR_COMMAND", "visuomotor"), *words])
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, UnknownNameError) else 1
     if as_json:
         print(json.dumps(report, allow_nan=False))
-    return 0
+    return int(report.get("exit_code", 0))
 
 
 def _take(words: list[str], flag: str) -> bool:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import Positional, arg
 
 from visuomotor import registry
-from visuomotor.cli import COMMANDS
+from visuomotor.cli.data import data_check, data_info, data_view
+from visuomotor.cli.options import Report, Words, parse
 from visuomotor.cli.show import Bars, rate, table
 from visuomotor.recipes import CollectConfig, EvaluateConfig, Recipe, get_recipe
 from visuomotor.rollout import plain
@@ -21,7 +20,9 @@ from visuomotor.rollout import plain
 __all__ = [
     "collect",
     "compare",
+    "data_check",
     "data_info",
+    "data_view",
     "demo",
     "doctor",
     "envs",
@@ -31,19 +32,7 @@ __all__ = [
     "train",
 ]
 
-Words = Sequence[str]
-Report = dict[str, Any]
-Args = TypeVar("Args")
 Text = Literal["minilm", "scratch"]
-
-
-def _parse(kind: type[Args], words: Words, prog: str, default: Args | None = None) -> Args:
-    """`words` as an instance of the dataclass `kind`; wrong usage ends the process with code 2."""
-    description = COMMANDS[prog.partition(" ")[2]]
-    given: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(
-        kind, args=list(words), prog=prog, description=description, config=(FlagCreatePairsOff,), **given
-    )
 
 
 def _chosen_recipe(words: Words, fallback: str) -> str:
@@ -96,7 +85,7 @@ def demo(words: Words, prog: str) -> Report:
     from visuomotor import study
 
     name = _chosen_recipe(words, "demo")
-    args = _parse(_Demo, words, prog, _Demo(recipe=name, study=get_recipe(name)))
+    args = parse(_Demo, words, prog, _Demo(recipe=name, study=get_recipe(name)))
     recipe = args.study
     if args.seed is not None:
         recipe = recipe.with_seed(args.seed)
@@ -130,7 +119,7 @@ def _print_success(report: Any) -> None:
     table(rows)
 
 
-# --- collect, data
+# --- collect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +139,7 @@ def collect(words: Words, prog: str) -> Report:
     """Demonstrations of an expert."""
     from visuomotor.experts import collect as library
 
-    args = _parse(_Collect, words, prog)
+    args = parse(_Collect, words, prog)
     what = args.what
     with Bars() as bars:
         report = library.collect(
@@ -170,24 +159,6 @@ def collect(words: Words, prog: str) -> Report:
         )
     print(f"{report.kept} demonstrations in {report.folder}; {report.dropped} failed and were dropped")
     return _save(args.out, report.to_json())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _DataInfo:
-    """Options of `data info`."""
-
-    folder: Positional[Path]
-    """The data set."""
-
-
-def data_info(words: Words, prog: str) -> Report:
-    """What is in a data set."""
-    from visuomotor.data.info import describe
-
-    args = _parse(_DataInfo, words, prog)
-    report = describe(args.folder)
-    table([(key, _short(value)) for key, value in report.items()])
-    return report
 
 
 def _short(value: Any) -> str:
@@ -225,7 +196,7 @@ def train(words: Words, prog: str) -> Report:
     name = _chosen_recipe(words, "demo")
     recipe = get_recipe(name)
     default = _Train(data=(), recipe=name, policy=recipe.policy, training=recipe.training)
-    args = _parse(_Train, words, prog, default)
+    args = parse(_Train, words, prog, default)
     if not args.data:
         raise ValueError("expected at least one data set: visuomotor train FOLDER ... --out OUT")
     with Bars() as bars:
@@ -281,7 +252,7 @@ def evaluate(words: Words, prog: str) -> Report:
     from visuomotor.evaluation.report import write_report
     from visuomotor.study import evaluation_progress
 
-    args = _parse(_Evaluate, words, prog)
+    args = parse(_Evaluate, words, prog)
     how = args.how
     place = {"task": args.task, "embodiment": args.embodiment, "world": args.world}
     with Bars() as bars:
@@ -327,7 +298,7 @@ def compare(words: Words, prog: str) -> Report:
     """Paired difference of two evaluations."""
     from visuomotor.evaluation import runner
 
-    args = _parse(_Compare, words, prog)
+    args = parse(_Compare, words, prog)
     report = plain(runner.compare(args.first, args.second).to_json())
     table([(key, str(value)) for key, value in report.items()])
     return report
@@ -343,7 +314,7 @@ class _Nothing:
 
 def _list(kind: str, words: Words, prog: str) -> Report:
     """Names of registered parts with the first line of their docstrings."""
-    _parse(_Nothing, words, prog)
+    parse(_Nothing, words, prog)
     found = {name: _first_line(registry.lookup(kind, name)) for name in registry.names(kind)}
     table(list(found.items()))
     return {kind: found}
@@ -360,7 +331,7 @@ def policies(words: Words, prog: str) -> Report:
 
 def envs(words: Words, prog: str) -> Report:
     """Environments, with the tasks, suites, bodies and worlds of those that tell them."""
-    _parse(_Nothing, words, prog)
+    parse(_Nothing, words, prog)
     report: dict[str, Report] = {}
     for name in registry.names("env"):
         part = registry.lookup("env", name)
@@ -399,7 +370,7 @@ def doctor(words: Words, prog: str) -> Report:
     """The state of this machine, or of a checkpoint."""
     from visuomotor.doctor import examine
 
-    args = _parse(_Doctor, words, prog)
+    args = parse(_Doctor, words, prog)
     findings = examine(args.checkpoint)
     table([("ok" if finding.fine else "!!", finding.what, finding.found) for finding in findings])
     for finding in findings:

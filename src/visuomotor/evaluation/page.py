@@ -44,10 +44,12 @@ def render_page(report: Mapping[str, Any], videos: Mapping[str, bytes]) -> str:
         _repeat(report),
     ]
     template = files("visuomotor.evaluation").joinpath("static/report.html").read_text(encoding="utf-8")
+    style = files("visuomotor").joinpath("static/page.css").read_text(encoding="utf-8")
     versions = report["versions"]
     return Template(template).substitute(
         title=escape(f"{_task(report)}: {_count(report['success'])} · visuomotor"),
         version=escape(str(versions["visuomotor"])),
+        style=style,
         content="\n".join(section for section in sections if section),
         foot=f"Made by visuomotor {escape(str(versions['visuomotor']))} from the report.json beside it.",
     )

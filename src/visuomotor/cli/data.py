@@ -1,0 +1,128 @@
+"""The commands that look at data sets: `data info`, `data check`, `data view`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from visuomotor.cli.options import Report, Words, parse
+from visuomotor.cli.show import Bars
+from visuomotor.errors import DataError
+
+if TYPE_CHECKING:
+    from visuomotor.data.check import CheckReport
+
+__all__ = ["data_check", "data_info", "data_view"]
+
+_SHOWN = 3
+"""Findings of each check that are printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataInfo:
+    """Options of `data info`."""
+
+    folder: Positional[Path]
+    """The data set."""
+
+
+def data_info(words: Words, prog: str) -> Report:
+    """What is in a data set."""
+    from visuomotor.data.info import describe, summary
+
+    args = parse(_DataInfo, words, prog)
+    report = describe(args.folder)
+    print(summary(report))
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataCheck:
+    """Options of `data check`."""
+
+    folder: Positional[Path]
+    """The data set."""
+    test: Path | None = None
+    """Another data set that policies will be tested on, to look for leakage."""
+    report: Path | None = None
+    """Folder for report.html, with a picture for each finding, and report.json; or a file PAGE.html."""
+    fail_on: Literal["error", "warning"] = "error"
+    """From which severity on the exit code is 1."""
+    only: tuple[str, ...] = ()
+    """Names of checks to run; all if none."""
+
+
+def data_check(words: Words, prog: str) -> Report:
+    """What spoils policies; exit code 0 clean, 1 findings, 2 not readable."""
+    from visuomotor.data.check.base import Survey
+    from visuomotor.data.check.page import write_report
+    from visuomotor.data.check.run import check_survey
+    from visuomotor.data.reader import LeRobotReader
+
+    args = parse(_DataCheck, words, prog)
+    try:
+        survey = Survey(reader=LeRobotReader(args.folder))
+        test = None if args.test is None else Survey(reader=LeRobotReader(args.test))
+    except DataError as error:
+        print(f"visuomotor: {error}", file=sys.stderr)
+        return {"folder": str(args.folder), "error": str(error), "exit_code": 2}
+    try:
+        with Bars() as bars:
+            found = check_survey(survey, test, only=args.only or None, progress=bars)
+        _print_findings(found)
+        if args.report is not None:
+            print(f"report: {write_report(args.report, survey, found)}")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; nothing was written.") from None
+    return {**found.to_json(), "exit_code": int(found.fails(args.fail_on))}
+
+
+def _print_findings(report: CheckReport) -> None:
+    """The first findings of each check, and how many there are."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for one in report.findings:
+        groups.setdefault((str(one.severity), one.check), []).append(f"{one.where}: {one.said}")
+    advice = {one.check: one.advice for one in report.findings}
+    for (severity, name), said in groups.items():
+        print(f"{severity} {name} ({len(said)})" if len(said) > 1 else f"{severity} {name}")
+        for line in said[:_SHOWN]:
+            print(f"  {line}")
+        if len(said) > _SHOWN:
+            print(f"  and {len(said) - _SHOWN} more")
+        print(f"  -> {advice[name]}")
+    print(
+        f"{len(report.ran)} checks, {report.episodes} episodes, {report.ticks} ticks: "
+        f"{report.count('error')} errors, {report.count('warning')} warnings, {report.count('note')} notes"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataView:
+    """Options of `data view`."""
+
+    folder: Positional[Path]
+    """The data set."""
+    out: Path = Path("outputs/view")
+    """Folder for index.html and the files beside it; or a file PAGE.html."""
+    most: int = 50
+    """Episodes to show: the most unusual ones, and others spread evenly over the rest."""
+    episodes: tuple[int, ...] = ()
+    """Numbers of the episodes to show; chosen as `most` says if none."""
+
+
+def data_view(words: Words, prog: str) -> Report:
+    """A page to look through a data set."""
+    from visuomotor.data.view import view
+
+    args = parse(_DataView, words, prog)
+    try:
+        with Bars() as bars:
+            page = view(args.folder, args.out, most=args.most, episodes=args.episodes or None, progress=bars)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; the page was not written.") from None
+    print(f"page: {page}")
+    return {"folder": str(args.folder), "page": str(page)}

@@ -26,7 +26,7 @@ from visuomotor.data.check.run import CheckReport, check_survey
 from visuomotor.data.check.scores import Score, score
 from visuomotor.data.files import replace_file
 from visuomotor.data.reader import EpisodeEntry, LeRobotReader
-from visuomotor.data.stills import enlarge, jpeg, shrink
+from visuomotor.data.thumbnails import enlarge, jpeg, shrink
 from visuomotor.data.video import ClipEncoder, VideoSettings
 from visuomotor.errors import DataError
 from visuomotor.types import Camera, Dimension, Spec

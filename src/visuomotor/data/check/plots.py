@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from visuomotor.data.check.base import Finding, Survey
-from visuomotor.data.stills import enlarge, jpeg
+from visuomotor.data.thumbnails import enlarge, jpeg
 from visuomotor.errors import DataError
 
 __all__ = ["histogram_plot", "illustrate", "trace_plot"]

@@ -22,7 +22,6 @@ from typing import Any, Literal, get_args
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
-from jaxtyping import UInt8
 
 from visuomotor.errors import DataError, unknown_name
 from visuomotor.types import Camera
@@ -188,8 +187,14 @@ def header(path: Path) -> bytes:
 
 
 def decode(
-    path: Path, *, rate: float, first: int = 0, count: int, sha256: str | None = None
-) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    path: Path,
+    *,
+    rate: float,
+    first: int = 0,
+    count: int,
+    sha256: str | None = None,
+    codes: bool = False,
+) -> Iterator[np.ndarray]:
     """Pictures `first` to `first + count` of a video file, one after the other.
 
     Args:
@@ -198,6 +203,10 @@ def decode(
         first: Number of the first picture.
         count: How many are wanted.
         sha256: Hash that their compressed packets must have, if known.
+        codes: Whether the video holds 12-bit codes of depth and no colors.
+
+    Returns:
+        uint8 (height, width, 3), or uint16 (height, width) of codes.
 
     Raises:
         DataError: Missing or damaged file, a picture missing or at the wrong time, another hash.
@@ -207,7 +216,7 @@ def decode(
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise DataError(f"{path}: expected a video stream, found none.")
-            yield from _decode(container, path, float(rate), first, count, digest if sha256 else None)
+            yield from _decode(container, path, float(rate), first, count, digest if sha256 else None, codes)
     except (av.FFmpegError, OSError) as error:
         raise DataError(
             f"{path}: cannot be decoded as video ({error}). "
@@ -221,14 +230,16 @@ def decode(
 
 
 def _decode(
-    container: Any, path: Path, rate: float, first: int, count: int, digest: Any
+    container: Any, path: Path, rate: float, first: int, count: int, digest: Any, codes: bool
 ) -> Iterator[np.ndarray]:
     """`decode` on an open container; feeds the packets of the wanted pictures to `digest`."""
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
     base = float(stream.time_base)
     if first:
-        container.seek(int((first - 0.5) / rate / base), stream=stream, backward=True)
+        # Behind the picture that is wanted, so that one that is a key frame itself is found. Each episode
+        # begins with one; decoders of HEVC lose pictures where decoding runs on from one episode to the next.
+        container.seek(int((first + 0.25) / rate / base), stream=stream, backward=True)
     reformatter = VideoReformatter()
     expected, last = first, first + count
     for packet in _demux(container):
@@ -237,6 +248,10 @@ def _decode(
             if digest is not None and first <= number < last:
                 digest.update(bytes(packet))
         for frame in packet.decode():
+            if frame.pts is None:
+                raise DataError(
+                    f"{path}: a picture has no time. The video is damaged; restore it from a copy."
+                )
             number = round(frame.pts * base * rate)
             if number < first:
                 continue
@@ -245,7 +260,11 @@ def _decode(
                     f"{path}: expected picture {expected} ({expected / rate:.3f} s) next, found one at "
                     f"{frame.pts * base:.3f} s. The video does not run at {rate:g} pictures a second."
                 )
-            yield reformatter.reformat(frame, format="rgb24", interpolation=_TO_RGB, threads=1).to_ndarray()
+            if codes:
+                yield frame.to_ndarray(format="gray12le")
+            else:
+                rgb = reformatter.reformat(frame, format="rgb24", interpolation=_TO_RGB, threads=1)
+                yield rgb.to_ndarray()
             expected += 1
             if expected == last:
                 return

@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from visuomotor.data.features import Feature
 from visuomotor.data.stats import Spread
-from visuomotor.data.video import VideoSettings
+from visuomotor.data.video import Settings, VideoSettings
 from visuomotor.errors import DataError, unknown_name
 from visuomotor.types import Spec
 
@@ -60,10 +61,13 @@ __all__ = [
     "camera_key",
     "data_table",
     "episodes_table",
+    "extra_columns",
     "feature_keys",
     "features",
     "place",
     "safe_path",
+    "stats_columns",
+    "stills_array",
     "tasks_table",
 ]
 
@@ -145,16 +149,26 @@ def safe_path(folder: Path, template: str, **values: Any) -> Path:
     return path
 
 
-def features(spec: Spec, *, executed: bool, subtasks: bool, settings: VideoSettings) -> dict[str, Any]:
+def features(
+    spec: Spec,
+    *,
+    executed: bool,
+    subtasks: bool,
+    settings: Settings,
+    columns: Mapping[str, Feature] | None = None,
+) -> dict[str, Any]:
     """The `features` of info.json."""
     rate = int(spec.rate) if spec.rate == int(spec.rate) else spec.rate
     found: dict[str, Any] = {}
     for camera in spec.cameras:
-        found[camera_key(camera.name)] = {
-            "dtype": "video",
+        told: dict[str, Any] = {
+            "dtype": "image",
             "shape": [camera.height, camera.width, 3],
             "names": ["height", "width", "channels"],
-            "info": {
+        }
+        if isinstance(settings, VideoSettings):
+            told["dtype"] = "video"
+            told["info"] = {
                 "video.height": camera.height,
                 "video.width": camera.width,
                 "video.codec": "h264",
@@ -166,8 +180,8 @@ def features(spec: Spec, *, executed: bool, subtasks: bool, settings: VideoSetti
                 "video.g": settings.gap,
                 "video.crf": settings.crf,
                 "video.preset": settings.preset,
-            },
-        }
+            }
+        found[camera_key(camera.name)] = told
     vectors = {STATE: spec.state, ACTION: spec.action, **({EXECUTED: spec.action} if executed else {})}
     for name, dimensions in vectors.items():
         found[name] = {"dtype": "float32", "shape": [len(dimensions)], "names": [d.name for d in dimensions]}
@@ -175,7 +189,38 @@ def features(spec: Spec, *, executed: bool, subtasks: bool, settings: VideoSetti
         found[name] = {"dtype": dtype, "shape": [1], "names": None}
     if subtasks:
         found[SUBTASK_INDEX] = {"dtype": "int64", "shape": [1], "names": None}
+    for name, feature in (columns or {}).items():
+        if name in found:
+            raise ValueError(
+                f"column {name!r}: a recording has a column of this name already. Choose another."
+            )
+        found[name] = feature.to_json()
     return found
+
+
+def extra_columns(columns: Mapping[str, str | Feature]) -> dict[str, Feature]:
+    """Columns of one's own, each given by a dtype ("string", "float32", "bool", ...) or a whole `Feature`.
+
+    Raises:
+        ValueError: A name or a dtype that cannot be written.
+    """
+    found = {}
+    for name, told in columns.items():
+        feature = Feature(name=name, dtype=told, shape=(1,)) if isinstance(told, str) else told
+        if not _CAMERA_NAME.fullmatch(name) or feature.name != name:
+            raise ValueError(f"column {name!r}: expected a name of letters, digits, '_', '-' and '.'.")
+        if feature.dtype != "string" and feature.numeric is None:
+            raise ValueError(
+                f"column {name!r}: expected 'string' or a type of numbers, got {feature.dtype!r}."
+            )
+        found[name] = feature
+    return found
+
+
+def stills_array(pictures: Sequence[bytes]) -> pa.Array:
+    """A column of pictures, each the bytes of its file."""
+    kind = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+    return pa.array([{"bytes": picture, "path": None} for picture in pictures], kind)
 
 
 def data_table(columns: Mapping[str, np.ndarray]) -> pa.Table:
@@ -229,9 +274,9 @@ def episodes_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         elif isinstance(value, str):
             kind = pa.string()
         elif name.startswith("stats/"):
-            kind = _list(pa.int64() if name.endswith("/count") else pa.float64())
-            if isinstance(value[0], list):  # pictures: channel 1 1
-                kind = _list(_list(kind))
+            kind, inner = pa.int64() if name.endswith("/count") else pa.float64(), value
+            while isinstance(inner, list):  # pictures: channel 1 1
+                kind, inner = _list(kind), inner[0]
         elif name.endswith("timestamp"):
             kind = pa.float64()
         else:

@@ -26,7 +26,18 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from visuomotor.errors import DataError, unknown_name
 from visuomotor.types import Camera
 
-__all__ = ["Clip", "ClipEncoder", "VideoSettings", "decode", "encode", "header", "join", "tick_of_rate"]
+__all__ = [
+    "Clip",
+    "ClipEncoder",
+    "Settings",
+    "StillSettings",
+    "VideoSettings",
+    "decode",
+    "encode",
+    "header",
+    "join",
+    "tick_of_rate",
+]
 
 Pixels = Literal["yuv444p", "yuv420p"]
 _TO_YUV = Interpolation.AREA | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
@@ -53,6 +64,15 @@ class VideoSettings:
             raise ValueError(
                 f"video settings: expected gap >= 1 and crf in 0..51, got {self.gap} and {self.crf}."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StillSettings:
+    """Pictures as PNG inside of the tables: nothing is lost, and files are many times larger."""
+
+
+Settings = VideoSettings | StillSettings
+"""How the pictures of a recording are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

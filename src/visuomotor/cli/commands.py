@@ -22,6 +22,7 @@ __all__ = [
     "collect",
     "compare",
     "data_info",
+    "data_repair",
     "demo",
     "doctor",
     "envs",
@@ -143,6 +144,8 @@ class _Collect:
     """Processes; one for each core if none."""
     seed_offset: int = 0
     """Added to the seed of every scene, for fresh ones."""
+    annotate: str | None = None
+    """What tells texts of each tick, kept as columns: "tabletop" (questions with answers, boxes)."""
     what: Annotated[CollectConfig, arg(name="")] = CollectConfig()  # noqa: RUF009  (it is frozen)
 
 
@@ -165,6 +168,7 @@ def collect(words: Words, prog: str) -> Report:
             control=what.control,
             env_options=what.env_options,
             options=what.options,
+            annotate=args.annotate,
             workers=args.workers,
             progress=lambda kept, episodes: bars("collect demonstrations", kept, episodes),
         )
@@ -188,6 +192,31 @@ def data_info(words: Words, prog: str) -> Report:
     report = describe(args.folder)
     table([(key, _short(value)) for key, value in report.items()])
     return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataRepair:
+    """Options of `data repair`."""
+
+    folder: Positional[Path]
+    """The data set that cannot be read."""
+    out: Path | None = None
+    """Where the repaired one is written."""
+    in_place: bool = False
+    """Put the repaired one in the place of the damaged one, which is renamed to FOLDER.broken."""
+
+
+def data_repair(words: Words, prog: str) -> Report:
+    """Recover an interrupted recording."""
+    from visuomotor.data.repair import repair
+
+    args = _parse(_DataRepair, words, prog)
+    report = repair(args.folder, args.out, in_place=args.in_place)
+    for title, found in (("recovered", report.recovered), ("lost", report.lost)):
+        for what in found:
+            print(f"{title}: {what}")
+    print(f"{report.episodes} episodes, {report.ticks} ticks in {report.folder}")
+    return report.to_json()
 
 
 def _short(value: Any) -> str:

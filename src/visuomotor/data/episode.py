@@ -207,7 +207,9 @@ def _value(feature: Feature, value: Any, tick: int) -> Any:
         raise DataError(f"{where}: expected {feature.dtype} of shape {list(shape)}, got {value!r:.60}.")
     cast = found.astype(feature.numeric)
     if cast.dtype.kind != "f" and (cast != found).any():
-        raise DataError(f"{where}: {value!r:.60} is no {feature.dtype}.")
+        raise DataError(
+            f"{where}: expected {feature.dtype}, got numbers that are none, such as {found.ravel()[0]}."
+        )
     return cast
 
 

@@ -11,7 +11,7 @@ from visuomotor.data.catalog import EpisodeRow, VideoPlace
 from visuomotor.data.tables import RESTORE, check_count, check_texts, read_parquet
 from visuomotor.errors import DataError
 
-__all__ = ["Version3"]
+__all__ = ["Version3", "read_texts"]
 
 _DATA_PLACE = ("data/chunk_index", "data/file_index")
 _NEEDED = ("episode_index", "length", "dataset_from_index", "dataset_to_index", *_DATA_PLACE)
@@ -32,8 +32,8 @@ class Version3:
     def __init__(self, folder: Path, info: Mapping[str, Any], *, ours: bool) -> None:
         self.source = folder / "meta" / "episodes"
         self._folder, self._info = folder, info
-        self.tasks = _texts(folder, "task")
-        self.subtasks = _texts(folder, "subtask") if layout.SUBTASK_INDEX in info["features"] else ()
+        self.tasks = read_texts(folder, "task")
+        self.subtasks = read_texts(folder, "subtask") if layout.SUBTASK_INDEX in info["features"] else ()
         self.episodes = self._episodes(ours=ours)
 
     def video(self, episode: EpisodeRow, feature: str) -> VideoPlace:
@@ -85,7 +85,7 @@ class Version3:
         return tuple(episodes)
 
 
-def _texts(folder: Path, kind: str) -> tuple[str, ...]:
+def read_texts(folder: Path, kind: str) -> tuple[str, ...]:
     """Every text of meta/tasks.parquet, or of meta/subtasks.parquet, by its index."""
     path, index = folder / "meta" / f"{kind}s.parquet", f"{kind}_index"
     table = read_parquet(path, [index])

@@ -185,7 +185,10 @@ def join(sources: Sequence[tuple[Path | bytes, int]], target: Path, rate: float)
         for source, frames in sources:
             with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
                 if stream is None:
-                    stream = output.add_stream_from_template(container.streams.video[0])
+                    template = container.streams.video[0]
+                    # decoders of AV1 have names that no encoder has, so that only parameters can be copied
+                    opaque = template.codec_context.name not in ("h264", "hevc")
+                    stream = output.add_stream_from_template(template, opaque=opaque)
                     stream.time_base = tick
                 for _, packet in zip(range(frames), _packets(container)):
                     packet.stream = stream

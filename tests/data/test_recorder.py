@@ -181,7 +181,7 @@ class Killed(BaseException):
 def test_death_at_any_file_loses_nothing_finished(tmp_path, monkeypatch, options):
     expected = LeRobotReader(record(tmp_path / "whole", 2, **options)).hash
     real = os.replace
-    for strike in range(1, 60):
+    for strike in range(1, 60, 4 if options["version"] == "v3.0" else 2):  # test_crash.py tries all of v3.0
         folder, count = tmp_path / str(strike), 0
 
         def replacing(source, target, strike=strike):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import pytest
 from visuomotor import Recorder
 from visuomotor.data.features import Feature
 from visuomotor.data.lerobot import LeRobotReader
+from visuomotor.data.repair import repair
 from visuomotor.data.synthetic import SPEC, make_dataset
 from visuomotor.data.video import StillSettings
-from visuomotor.types import Observation
+from visuomotor.errors import DataError
+from visuomotor.types import Camera, Dimension, Observation, Spec
 
 PYTHON = os.environ.get("VISUOMOTOR_LEROBOT_PYTHON")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="VISUOMOTOR_LEROBOT_PYTHON names no interpreter")
@@ -107,3 +110,60 @@ def test_lerobot_reads_what_we_wrote(name, tmp_path):
                 assert np.abs(ours.astype(int) - theirs).mean() < 4
         assert told["task"].tolist() == words
         assert set(stored) <= set(json.loads(str(told["stats"])))
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from lerobot.datasets import LeRobotDataset
+
+features = {
+    "observation.state": {"dtype": "float32", "shape": (3,), "names": None},
+    "action": {"dtype": "float32", "shape": (2,), "names": None},
+    "next.done": {"dtype": "bool", "shape": (1,), "names": None},
+    "observation.images.front": {"dtype": "video", "shape": (64, 64, 3), "names": ["h", "w", "c"]},
+}
+dataset = LeRobotDataset.create("ours/killed", 10, features, root=sys.argv[1])
+for episode in range(4):
+    for tick in range(5):
+        frame = {
+            "observation.state": np.full(3, tick, np.float32),
+            "action": np.full(2, episode, np.float32),
+            "next.done": np.array([tick == 4]),
+            "observation.images.front": np.full((64, 64, 3), 40 * episode + 20, np.uint8),
+            "task": "go",
+        }
+        dataset.add_frame(frame)
+        if episode == 3 and tick == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+    dataset.save_episode(parallel_encoding=False)
+"""
+
+
+def test_a_lerobot_recording_that_was_killed_is_repaired(tmp_path):
+    """Three episodes were saved and a fourth was on its way; lerobot itself can open nothing of it."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": ""}
+    command = [str(PYTHON), "-c", KILLED, str(tmp_path / "killed")]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    spec = Spec(
+        embodiment="any",
+        cameras=(Camera(name="front", height=64, width=64),),
+        state=tuple(Dimension(name=name) for name in "abc"),
+        action=tuple(Dimension(name=name) for name in "de"),
+        rate=10.0,
+    )
+    with pytest.raises(DataError, match="repair"):
+        LeRobotReader(tmp_path / "killed", spec)
+    report = repair(tmp_path / "killed", tmp_path / "out")
+    assert (report.episodes, report.ticks) == (3, 15)
+    reader = LeRobotReader(tmp_path / "out", spec)
+    np.testing.assert_array_equal(reader.actions[:, 0], np.repeat([0, 1, 2], 5))
+    for episode in range(3):
+        pictures = np.stack(list(reader.frames(episode, "front")))
+        assert abs(pictures.mean() - (40 * episode + 20)) < 4  # AV1 at crf 30
+    script = Path(__file__).with_name("check_with_lerobot.py")
+    command = [str(PYTHON), str(script), str(tmp_path / "answers.npz"), str(tmp_path / "out")]
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    with np.load(tmp_path / "answers.npz", allow_pickle=False) as told:
+        np.testing.assert_array_equal(told["action"], reader.actions)

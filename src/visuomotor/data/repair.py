@@ -237,7 +237,7 @@ def _film(path: Path, report: RepairReport) -> _Film:
                 if frame.is_corrupt:
                     break
                 whole += 1
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (av.FFmpegError, OSError, IndexError, ValueError, AttributeError) as error:
         report.lost.append(f"{path}: cannot be read behind picture {whole} ({error})")
     if whole < promised:
         report.recovered.append(f"{path}: the first {whole} of {promised} pictures")

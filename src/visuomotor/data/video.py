@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 Pixels = Literal["yuv444p", "yuv420p"]
+_LARGEST = 1 << 28  # pixels; 8K has 2^25
 _TO_YUV = Interpolation.AREA | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
 _TO_RGB = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
@@ -239,8 +240,9 @@ def decode(
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise DataError(f"{path}: expected a video stream, found none.")
+            _check_stream(container.streams.video[0], path)
             yield from _decode(container, path, float(rate), first, count, digest if sha256 else None, codes)
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, ValueError, OverflowError) as error:
         raise DataError(
             f"{path}: cannot be decoded as video ({error}). "
             "Restore the file from a copy or collect the data again."
@@ -249,6 +251,17 @@ def decode(
         raise DataError(
             f"{path}: pictures {first} to {first + count} are not the ones that were written "
             "(their hash differs). Restore the file from a copy or collect the data again."
+        )
+
+
+def _check_stream(stream: Any, path: Path) -> None:
+    """The stream can be decoded, and claims no absurd size."""
+    context = stream.codec_context
+    if context is None or not stream.time_base:
+        raise DataError(f"{path}: its codec is not known. The file is damaged; restore it from a copy.")
+    if context.width * context.height > _LARGEST:
+        raise DataError(
+            f"{path}: claims pictures of {context.height} x {context.width}. The file is damaged."
         )
 
 

@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from visuomotor.agent import Agent, load_agent
+    from visuomotor.data.recorder import Recorder
     from visuomotor.envs.base import Env
     from visuomotor.errors import CheckpointError, DataError, VisuomotorError
     from visuomotor.evaluation.runner import compare, evaluate
@@ -43,6 +44,7 @@ _HOME = {
     "Pipeline": "visuomotor.transforms.base:Pipeline",
     "Policy": "visuomotor.policies.base:Policy",
     "Recipe": "visuomotor.recipes:Recipe",
+    "Recorder": "visuomotor.data.recorder:Recorder",
     "Sample": "visuomotor.types:Sample",
     "Session": "visuomotor.session:Session",
     "Spec": "visuomotor.types:Spec",
@@ -73,6 +75,7 @@ __all__ = [
     "Pipeline",
     "Policy",
     "Recipe",
+    "Recorder",
     "Sample",
     "Session",
     "Spec",

@@ -29,6 +29,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "expert": {
         "tabletop": "visuomotor.experts.tabletop:TabletopExpert",
     },
+    "annotation": {
+        "tabletop": "visuomotor.envs.tabletop.vision_language:annotate",
+    },
     "codec": {
         "bins": "visuomotor.codecs.bins:UniformBins",
     },

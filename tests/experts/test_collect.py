@@ -374,3 +374,16 @@ def test_a_full_disk_is_said_once(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="the disk is full") as caught:
         run(tmp_path / "set")
     assert caught.value.__context__ is None or "disk" not in str(caught.value.__context__)
+
+
+def test_annotations_become_columns_and_change_nothing_else(tmp_path):
+    both = {"env": "tabletop", "task": "lift", "episodes": 1, "workers": 0}
+    collect(tmp_path / "plain", **both)
+    collect(tmp_path / "told", annotate="tabletop", **both)
+    plain, told = LeRobotReader(tmp_path / "plain"), LeRobotReader(tmp_path / "told")
+    np.testing.assert_array_equal(plain.actions, told.actions)
+    assert told.extra == ("question", "answer", "kind", "camera", "boxes")
+    assert any(told.column("question"))
+    assert all("{" in boxes for boxes in told.column("boxes"))
+    with pytest.raises(DataError, match="annotate was 'tabletop' and is None"):
+        collect(tmp_path / "told", **both)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from visuomotor import registry
-from visuomotor.cli.data import data_check, data_info, data_view
+from visuomotor.cli.data import data_check, data_info, data_repair, data_view
 from visuomotor.cli.options import Report, Words, parse
 from visuomotor.cli.show import Bars, rate, table
 from visuomotor.recipes import CollectConfig, EvaluateConfig, Recipe, get_recipe
@@ -22,6 +22,7 @@ __all__ = [
     "compare",
     "data_check",
     "data_info",
+    "data_repair",
     "data_view",
     "demo",
     "doctor",
@@ -132,6 +133,8 @@ class _Collect:
     """Processes; one for each core if none."""
     seed_offset: int = 0
     """Added to the seed of every scene, for fresh ones."""
+    annotate: str | None = None
+    """What tells texts of each tick, kept as columns: "tabletop" (questions with answers, boxes)."""
     what: Annotated[CollectConfig, arg(name="")] = CollectConfig()  # noqa: RUF009  (it is frozen)
 
 
@@ -154,6 +157,7 @@ def collect(words: Words, prog: str) -> Report:
             control=what.control,
             env_options=what.env_options,
             options=what.options,
+            annotate=args.annotate,
             workers=args.workers,
             progress=lambda kept, episodes: bars("collect demonstrations", kept, episodes),
         )

@@ -1,4 +1,4 @@
-"""The commands that look at data sets: `data info`, `data check`, `data view`."""
+"""The commands about data sets: `data info`, `data check`, `data view`, `data repair`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from visuomotor.errors import DataError
 if TYPE_CHECKING:
     from visuomotor.data.check import CheckReport
 
-__all__ = ["data_check", "data_info", "data_view"]
+__all__ = ["data_check", "data_info", "data_repair", "data_view"]
 
 _SHOWN = 3
 """Findings of each check that are printed."""
@@ -126,3 +126,28 @@ def data_view(words: Words, prog: str) -> Report:
         raise KeyboardInterrupt("stopped; the page was not written.") from None
     print(f"page: {page}")
     return {"folder": str(args.folder), "page": str(page)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataRepair:
+    """Options of `data repair`."""
+
+    folder: Positional[Path]
+    """The data set that cannot be read."""
+    out: Path | None = None
+    """Where the repaired one is written."""
+    in_place: bool = False
+    """Put the repaired one in the place of the damaged one, which is renamed to FOLDER.broken."""
+
+
+def data_repair(words: Words, prog: str) -> Report:
+    """Recover an interrupted recording."""
+    from visuomotor.data.repair import repair
+
+    args = parse(_DataRepair, words, prog)
+    report = repair(args.folder, args.out, in_place=args.in_place)
+    for title, found in (("recovered", report.recovered), ("lost", report.lost)):
+        for what in found:
+            print(f"{title}: {what}")
+    print(f"{report.episodes} episodes, {report.ticks} ticks in {report.folder}")
+    return report.to_json()

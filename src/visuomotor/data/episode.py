@@ -6,15 +6,20 @@ finished `EncodedEpisode` to the process that writes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
+from visuomotor.data.features import Feature
+from visuomotor.data.layout import extra_columns
 from visuomotor.data.stats import PictureSpread, Spread
-from visuomotor.data.video import Clip, ClipEncoder, VideoSettings
+from visuomotor.data.stills import encode_png
+from visuomotor.data.video import Clip, ClipEncoder, Settings, VideoSettings
 from visuomotor.errors import DataError
-from visuomotor.types import Dimension, Observation, Spec
+from visuomotor.types import Camera, Dimension, Observation, Spec
 
 __all__ = ["EncodedEpisode", "EpisodeRecorder"]
 
@@ -32,6 +37,8 @@ class EncodedEpisode:
         pictures: Camera name to the spread of its pictures.
         seed: Seed of the scene, if it came from a simulator.
         subtasks: What was to be done at each tick, in plain words; None if nobody said.
+        columns: More columns, name to values, first axis tick.
+        stills: Camera name to its pictures as bytes of PNG files, for cameras without a clip.
     """
 
     state: Float32[np.ndarray, "tick state"]
@@ -42,6 +49,8 @@ class EncodedEpisode:
     pictures: dict[str, Spread]
     seed: int | None = None
     subtasks: tuple[str, ...] | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    stills: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Ticks in it."""
@@ -53,13 +62,23 @@ class EpisodeRecorder:
 
     Args:
         spec: What every tick must look like.
-        settings: How pictures are compressed.
+        settings: How pictures are kept.
+        columns: More columns of ticks, by dtype or `Feature`.
     """
 
-    def __init__(self, spec: Spec, settings: VideoSettings | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        settings: Settings | None = None,
+        columns: Mapping[str, str | Feature] | None = None,
+    ) -> None:
         self.spec = spec
         settings = settings or VideoSettings()
-        self._encoders = {camera.name: ClipEncoder(camera, spec.rate, settings) for camera in spec.cameras}
+        video = settings if isinstance(settings, VideoSettings) else None
+        self._encoders = {c.name: ClipEncoder(c, spec.rate, video) for c in spec.cameras if video is not None}
+        self._stills: dict[str, list[bytes]] = {c.name: [] for c in spec.cameras if video is None}
+        self._columns = extra_columns(columns or {})
+        self._extra: dict[str, list[Any]] = {name: [] for name in self._columns}
         self._pictures = {camera.name: PictureSpread() for camera in spec.cameras}
         self._state: list[np.ndarray] = []
         self._actions: list[np.ndarray] = []
@@ -78,6 +97,7 @@ class EpisodeRecorder:
         executed: Float[np.ndarray, " action"] | None = None,
         instruction: str | None = None,
         subtask: str | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Append one tick.
 
@@ -87,6 +107,7 @@ class EpisodeRecorder:
             executed: What was done, if that differs from the label; give it at every tick or at none.
             instruction: The words at this tick; those of the observation if None.
             subtask: What is to be done at this tick; give it at every tick or at none.
+            extra: The value of every further column at this tick.
         """
         words = observation.instruction if instruction is None else instruction
         if not words.strip():
@@ -106,15 +127,16 @@ class EpisodeRecorder:
         done = (
             None if executed is None else _checked("executed action", executed, self.spec.action, len(self))
         )
-        for name, encoder in self._encoders.items():
-            if name not in observation.images:
-                raise DataError(
-                    f"tick {len(self)}: no picture of camera {name!r}, only of {sorted(observation.images)}. "
-                    "Draw every camera of the spec at every tick."
-                )
-            picture = observation.images[name][-1]
-            encoder.add(picture)
+        values = self._checked_extra(extra or {})
+        pictures = {camera.name: self._picture(observation, camera) for camera in self.spec.cameras}
+        for name, picture in pictures.items():
+            if name in self._encoders:
+                self._encoders[name].add(picture)
+            else:
+                self._stills[name].append(encode_png(picture))
             self._pictures[name].add(picture)
+        for name, value in values.items():
+            self._extra[name].append(value)
         self._state.append(state)
         self._actions.append(label)
         self._instructions.append(words)
@@ -122,6 +144,31 @@ class EpisodeRecorder:
             self._subtasks.append(subtask)
         if done is not None:
             self._executed.append(done)
+
+    def _picture(self, observation: Observation, camera: Camera) -> UInt8[np.ndarray, "height width 3"]:
+        """The newest picture of a camera."""
+        if camera.name not in observation.images:
+            raise DataError(
+                f"tick {len(self)}: no picture of camera {camera.name!r}, "
+                f"only of {sorted(observation.images)}. "
+                "Draw every camera of the spec at every tick."
+            )
+        picture: np.ndarray = observation.images[camera.name][-1]
+        if picture.dtype != np.uint8 or picture.shape != (camera.height, camera.width, 3):
+            raise ValueError(
+                f"camera {camera.name!r}: expected uint8 {(camera.height, camera.width, 3)}, "
+                f"got {picture.dtype} {picture.shape}."
+            )
+        return picture
+
+    def _checked_extra(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """The value of each further column, of its type and shape."""
+        if set(extra) != set(self._columns):
+            raise DataError(
+                f"tick {len(self)}: expected the columns {sorted(self._columns)}, got {sorted(extra)}. "
+                "Give every column at every tick."
+            )
+        return {name: _value(feature, extra[name], len(self)) for name, feature in self._columns.items()}
 
     def finish(self, *, seed: int | None = None) -> EncodedEpisode:
         """The whole episode; the recorder is used up."""
@@ -136,7 +183,34 @@ class EpisodeRecorder:
             pictures={name: pictures.finish() for name, pictures in self._pictures.items()},
             seed=seed,
             subtasks=tuple(self._subtasks) or None,
+            columns={
+                name: np.array(values, self._columns[name].numeric or object)
+                for name, values in self._extra.items()
+            },
+            stills={name: tuple(pictures) for name, pictures in self._stills.items()},
         )
+
+
+def _value(feature: Feature, value: Any, tick: int) -> Any:
+    """The value of a column, or why it is none of its type."""
+    where = f"tick {tick}: column {feature.name!r}"
+    shape = () if feature.single else feature.shape
+    if feature.dtype == "string":
+        texts = np.asarray(value, object)
+        if texts.shape != shape or not all(isinstance(text, str) for text in texts.ravel()):
+            raise DataError(f"{where}: expected text of shape {list(shape)}, got {value!r:.60}.")
+        return value if feature.single else texts.tolist()
+    found = np.asarray(value)
+    if found.shape != shape and found.shape == feature.shape:
+        found = found.reshape(shape)
+    if found.shape != shape or found.dtype.kind not in "fiub":
+        raise DataError(f"{where}: expected {feature.dtype} of shape {list(shape)}, got {value!r:.60}.")
+    cast = found.astype(feature.numeric)
+    if cast.dtype.kind != "f" and (cast != found).any():
+        raise DataError(
+            f"{where}: expected {feature.dtype}, got numbers that are none, such as {found.ravel()[0]}."
+        )
+    return cast
 
 
 def _checked(

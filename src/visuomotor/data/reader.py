@@ -1,4 +1,4 @@
-"""Reads LeRobot v3.0 data sets: tables into NumPy at once, pictures when asked for."""
+"""Reads LeRobot data sets of every version: tables into NumPy at once, pictures when asked for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from visuomotor.data import layout
-from visuomotor.data.stats import summarize
-from visuomotor.data.tables import Tables, load_json, load_tables
+from visuomotor.data.catalog import Catalog, EpisodeRow
+from visuomotor.data.columns import column_values
+from visuomotor.data.depth import DepthScale, meters_in
+from visuomotor.data.features import Feature, parse_features, unknown_feature
+from visuomotor.data.folder import agree, check_features, load_info, load_sidecar
+from visuomotor.data.stats import Spread, summarize
+from visuomotor.data.stills import read_stills
+from visuomotor.data.stored_stats import load_stats
+from visuomotor.data.tables import load_tables, read_parquet
+from visuomotor.data.version2 import Version2
+from visuomotor.data.version3 import Version3
 from visuomotor.data.video import decode
-from visuomotor.errors import DataError, unknown_name
+from visuomotor.errors import DataError
 from visuomotor.types import Spec, Stats
 
 __all__ = ["EpisodeEntry", "LeRobotReader", "VideoPart"]
@@ -28,9 +37,9 @@ class VideoPart:
     """Where the pictures of one episode and camera lie.
 
     Attributes:
-        path: The mp4 file.
-        first: Number of the first picture in it.
-        sha256: Hash of the compressed packets; None in foreign data sets.
+        path: The mp4 file, or the parquet file that holds them.
+        first: Number of the first picture in it, or its row.
+        sha256: Hash of the compressed packets; None in foreign data sets and in parquet.
     """
 
     path: Path
@@ -60,17 +69,21 @@ class EpisodeEntry:
 
 
 class LeRobotReader:
-    """A LeRobot v3.0 data set, read and checked.
+    """A LeRobot data set of version 3.0, 2.1 or 2.0, read and checked.
 
     Args:
         folder: The data set.
         spec: Meaning of its numbers and names of its cameras. Data sets written by visuomotor keep
             it in meta/visuomotor.json; for others it must be given, it is never guessed.
+        keys: Feature of "state", "action" or a camera, where a foreign data set does not call them
+            `observation.state`, `action` and `observation.images.<camera>`.
 
     Attributes:
         folder: Where it lies.
+        version: "v3.0", "v2.1" or "v2.0".
         spec: What body and data decide.
         meta: Content of meta/visuomotor.json; empty for a foreign data set.
+        features: Name to what info.json says of each column.
         episodes: One entry an episode.
         state: float32 (tick, state), raw units, all episodes one after the other.
         actions: float32 (tick, action), the label at each tick.
@@ -84,27 +97,36 @@ class LeRobotReader:
         DataError: Not a data set, another version, damaged, or not of this spec.
     """
 
-    def __init__(self, folder: str | Path, spec: Spec | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, spec: Spec | None = None, *, keys: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = Path(folder)
-        info = _load_info(self.folder)
-        self.meta: Mapping[str, Any] = _load_sidecar(self.folder)
-        self.spec = _agree(self.folder, self.meta, spec)
-        executed = layout.EXECUTED in info["features"]
-        widths = _check_features(self.folder, info, self.spec, executed=executed)
-        tables = load_tables(self.folder, info, widths, ours=bool(self.meta))
-        self.state: Float32[np.ndarray, "tick state"] = tables.vectors[layout.STATE]
-        self.actions: Float32[np.ndarray, "tick action"] = tables.vectors[layout.ACTION]
+        info = load_info(self.folder)
+        self.version: str = info["codebase_version"]
+        self.meta: Mapping[str, Any] = load_sidecar(self.folder)
+        self.spec = agree(self.folder, self.meta, spec)
+        self.features: Mapping[str, Feature] = parse_features(self.folder / layout.INFO, info)
+        self._keys = layout.feature_keys(self.spec, keys or {})
+        ours = bool(self.meta)
+        widths = check_features(self.folder, info, self.features, self.spec, self._keys)
+        version = Version2 if self.version in layout.VERSIONS_2 else Version3
+        self._catalog: Catalog = version(self.folder, info, ours=ours)
+        stored = [key for key in self._keys.values() if self._is_image(key)]
+        tables = load_tables(self._catalog, info, widths, pictures=stored, ours=ours)
+        nothing = np.zeros((len(tables.task_index), 0), np.float32)
+        self.state: Float32[np.ndarray, "tick state"] = tables.vectors.get(self._keys["state"], nothing)
+        self.actions: Float32[np.ndarray, "tick action"] = tables.vectors.get(self._keys["action"], nothing)
         self.executed: Float32[np.ndarray, "tick action"] | None = tables.vectors.get(layout.EXECUTED)
-        self.tasks = tables.tasks
+        self.tasks = self._catalog.tasks
         self.task_index: Int64[np.ndarray, " tick"] = tables.task_index
-        self.subtasks = tables.subtasks
+        self.subtasks = self._catalog.subtasks
         self.subtask_index: Int64[np.ndarray, " tick"] | None = tables.subtask_index
-        template = info.get("video_path") or layout.VIDEO_PATH
-        self.episodes = tuple(self._entry(row, tables, template) for row in tables.episodes)
+        self._files = tables.files
+        self.episodes = tuple(self._entry(row) for row in self._catalog.episodes)
 
     def __len__(self) -> int:
         """Ticks in the whole data set."""
-        return len(self.state)
+        return len(self.task_index)
 
     @property
     def rate(self) -> float:
@@ -129,11 +151,26 @@ class LeRobotReader:
             source=self.source, features={"state": summarize(self.state), "action": summarize(self.actions)}
         )
 
+    def stored_stats(self) -> dict[str, Spread]:
+        """The statistics that the data set itself brings, feature by feature; nothing here relies on them.
+
+        Raises:
+            DataError: It brings none, or they are damaged.
+        """
+        return load_stats(self.folder, self.version, ours=bool(self.meta))
+
+    @cached_property
+    def extra(self) -> tuple[str, ...]:
+        """Names of the columns with values that are none of the reader's own attributes, in order."""
+        own = {*self._keys.values(), layout.EXECUTED, layout.SUBTASK_INDEX, *layout.SCALARS}
+        return tuple(name for name, f in self.features.items() if name not in own and not f.pictures)
+
     @cached_property
     def hash(self) -> str:
         """Hash of the content: spec, numbers, words and pictures; how it is cut into files does not count.
 
-        The pictures of a foreign data set count by size, beginning and end of their files.
+        The pictures of a foreign data set count by size, beginning and end of their files, and its extra
+        columns not at all.
         """
         digest = hashlib.sha256(json.dumps(self.spec.to_json(), sort_keys=True).encode())
         digest.update(json.dumps([[e.length, e.seed, e.instructions] for e in self.episodes]).encode())
@@ -142,6 +179,11 @@ class LeRobotReader:
             digest.update(values.tobytes())
         if self.subtasks:
             digest.update(json.dumps(self.subtasks).encode())
+        if self.meta:
+            for name in sorted(self.extra):
+                values = self.column(name)
+                told = json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes()
+                digest.update(name.encode() + told)
         files: set[Path] = set()
         for episode in self.episodes:
             for camera, part in sorted(episode.videos.items()):
@@ -158,132 +200,133 @@ class LeRobotReader:
         """The words at a row of the data set."""
         return self.tasks[self.task_index[tick]]
 
-    def frames(self, episode: int, camera: str) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-        """The pictures of one episode and camera, decoded one after the other."""
-        entry, size = self.episodes[episode], self.spec.camera(camera)
-        part = entry.videos[camera]
+    def column(self, name: str) -> np.ndarray:
+        """Any column that holds no pictures, by the name of its feature, first axis tick.
+
+        Returns:
+            Of the dtype and shape that `features` tells, with a shape of (1,) giving no second axis. Texts
+            and annotations are objects. It is read anew at every call.
+
+        Raises:
+            DataError: No such column, or other values than info.json says.
+        """
+        feature = self._feature(name)
+        if feature.pictures:
+            raise DataError(f"{self.folder}: {name!r} holds pictures. Read it with `pictures`.")
+        parts: list[np.ndarray] = []
+        for path in self._files:
+            table = read_parquet(path, [name], only=True)
+            parts.append(column_values(path, feature, table[name]))
+        return np.concatenate(parts)[: len(self)]
+
+    def frames(
+        self, episode: int, camera: str, *, start: int = 0, count: int | None = None
+    ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        """The pictures of one episode and camera, decoded one after the other.
+
+        Args:
+            episode: Its number.
+            camera: A camera of the spec.
+            start: First tick wanted.
+            count: How many ticks; up to the end of the episode if None.
+        """
+        size = self.spec.camera(camera)
+        feature = self.features[self._keys[camera]]
         try:
-            for picture in decode(
-                part.path, rate=self.rate, first=part.first, count=entry.length, sha256=part.sha256
+            for picture in self._pictures(
+                episode, feature, self.episodes[episode].videos[camera], start, count
             ):
                 if picture.shape != (size.height, size.width, 3):
                     raise DataError(
-                        f"{part.path}: expected pictures of {size.height} x {size.width} for camera "
-                        f"{camera!r}, got {picture.shape[0]} x {picture.shape[1]}."
+                        f"{self.episodes[episode].videos[camera].path}: expected pictures of {size.height} x "
+                        f"{size.width} for camera {camera!r}, got {picture.shape[0]} x {picture.shape[1]}."
                     )
                 yield picture
         except DataError as error:
             raise DataError(f"episode {episode}, camera {camera!r}: {error}") from error
 
-    def _entry(self, row: Mapping[str, Any], tables: Tables, template: str) -> EpisodeEntry:
-        start, length = int(row["dataset_from_index"]), int(row["length"])
-        used = dict.fromkeys(tables.task_index[start : start + length].tolist())
+    def pictures(
+        self, episode: int, name: str, *, start: int = 0, count: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """The pictures of any image or video feature, decoded one after the other.
+
+        Args:
+            episode: Its number.
+            name: The feature.
+            start: First tick wanted.
+            count: How many ticks; up to the end of the episode if None.
+
+        Returns:
+            Each uint8 (height, width, 3); of a depth feature float32 (height, width) in meters.
+        """
+        feature = self._feature(name)
+        if not feature.pictures:
+            raise DataError(f"{self.folder}: {name!r} holds no pictures. Read it with `column`.")
+        try:
+            part = self._part(self._catalog.episodes[episode], feature)
+            yield from self._pictures(episode, feature, part, start, count)
+        except DataError as error:
+            raise DataError(f"episode {episode}, feature {name!r}: {error}") from error
+
+    def _is_image(self, name: str) -> bool:
+        return name in self.features and self.features[name].dtype == "image"
+
+    def _feature(self, name: str) -> Feature:
+        if name not in self.features:
+            raise unknown_feature(self.folder / layout.INFO, name, self.features)
+        return self.features[name]
+
+    def _pictures(
+        self, episode: int, feature: Feature, part: VideoPart, start: int, count: int | None
+    ) -> Iterator[np.ndarray]:
+        length = self.episodes[episode].length
+        count = length - start if count is None else count
+        if start < 0 or count < 0 or start + count > length:
+            raise ValueError(
+                f"expected ticks within the {length} of episode {episode}, got {start} to {start + count}."
+            )
+        if not count:
+            return
+        if feature.dtype == "image":
+            unit = meters_in(str(part.path), feature.info) if feature.depth else 1.0
+            for picture in read_stills(self.folder, part.path, feature, part.first + start, count):
+                yield picture * np.float32(unit) if feature.depth else picture
+            return
+        sha256 = part.sha256 if count == length else None
+        scale = DepthScale.from_info(str(part.path), feature.info) if feature.depth else None
+        first = part.first + start
+        for picture in decode(
+            part.path, rate=self.rate, first=first, count=count, sha256=sha256, codes=scale is not None
+        ):
+            yield picture if scale is None else scale.decode(picture)
+
+    def _entry(self, row: EpisodeRow) -> EpisodeEntry:
+        used = dict.fromkeys(self.task_index[row.start : row.start + row.length].tolist())
+        seed = row.told.get("seed")
         return EpisodeEntry(
-            index=int(row["episode_index"]),
-            start=start,
-            length=length,
-            instructions=tuple(tables.tasks[index] for index in used),
-            seed=row.get("seed"),
-            videos={camera.name: self._video(row, camera.name, template) for camera in self.spec.cameras},
+            index=row.index,
+            start=row.start,
+            length=row.length,
+            instructions=tuple(self.tasks[index] for index in used),
+            seed=seed if isinstance(seed, int) else None,
+            videos={
+                camera.name: self._part(row, self.features[self._keys[camera.name]], camera.name)
+                for camera in self.spec.cameras
+            },
         )
 
-    def _video(self, row: Mapping[str, Any], camera: str, template: str) -> VideoPart:
-        key = layout.camera_key(camera)
-        where = f"{self.folder}/meta/episodes: episode {row['episode_index']}"
-        needed = [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
-        if any(row.get(name) is None for name in needed):
-            raise DataError(f"{where}: expected columns {needed} for camera {camera!r}, found no value.")
-        chunk, file, begin = (row[name] for name in needed)
-        path = layout.safe_path(
-            self.folder, template, video_key=key, chunk_index=int(chunk), file_index=int(file)
-        )
-        if not path.is_file():
+    def _part(self, row: EpisodeRow, feature: Feature, camera: str | None = None) -> VideoPart:
+        """Where the pictures of a feature lie."""
+        if feature.dtype == "image":
+            return VideoPart(path=row.data, first=row.start - self._files[row.data], sha256=None)
+        place = self._catalog.video(row, feature.name)
+        if not place.path.is_file():
+            what = f"feature {feature.name!r}" if camera is None else f"camera {camera!r}"
             raise DataError(
-                f"{where}: video {path} of camera {camera!r} is missing. "
+                f"{self._catalog.source}: episode {row.index}: video {place.path} of {what} is missing. "
                 "Restore it from a copy or collect the data again."
             )
-        return VideoPart(path=path, first=round(begin * self.rate), sha256=row.get(f"videos/{key}/sha256"))
-
-
-def _load_info(folder: Path) -> dict[str, Any]:
-    path = folder / layout.INFO
-    if not path.is_file():
-        raise DataError(
-            f"{folder}: not a data set, there is no {layout.INFO}. Pass the folder that `collect` wrote."
-        )
-    info = load_json(path)
-    if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
-        raise DataError(f"{path}: expected an object with 'features'. Is this a LeRobot data set?")
-    version = info.get("codebase_version")
-    if version != layout.VERSION:
-        convert = (
-            "Convert it with LeRobot's convert_dataset_v21_to_v30."
-            if str(version).startswith("v2")
-            else "It is newer."
-        )
-        raise DataError(f"{path}: expected LeRobot format {layout.VERSION}, got {version!r}. {convert}")
-    return info
-
-
-def _load_sidecar(folder: Path) -> dict[str, Any]:
-    path = folder / layout.SIDECAR
-    if not path.exists():
-        return {}
-    meta = load_json(path)
-    if not isinstance(meta, dict) or meta.get("format") != 1 or "spec" not in meta:
-        raise DataError(
-            f"{path}: expected 'format' 1 and a 'spec'. A newer version of visuomotor may have written it."
-        )
-    return meta
-
-
-def _agree(folder: Path, meta: Mapping[str, Any], spec: Spec | None) -> Spec:
-    """The spec of the data set, from its own files or from the caller."""
-    if not meta:
-        if spec is None:
-            raise DataError(
-                f"{folder}: no {layout.SIDECAR}, so nothing says what the numbers mean. Pass spec=Spec(...) "
-                "with cameras, state, action and rate of this data set; they are never guessed."
-            )
-        return spec
-    own = Spec.from_json(meta["spec"])
-    if spec is not None and spec != own:
-        raise DataError(f"{folder}: the given spec differs from the one in {layout.SIDECAR}. Leave it out.")
-    return own
-
-
-def _check_features(folder: Path, info: Mapping[str, Any], spec: Spec, *, executed: bool) -> dict[str, int]:
-    """Names and widths of the vector features, once info.json is found to agree with the spec."""
-    path, known = folder / layout.INFO, info["features"]
-    if float(info.get("fps", 0)) != spec.rate:
-        raise DataError(f"{path}: expected fps {spec.rate:g} as in the spec, got {info.get('fps')!r}.")
-    widths = {layout.STATE: len(spec.state), layout.ACTION: len(spec.action)}
-    if executed:
-        widths[layout.EXECUTED] = len(spec.action)
-    shapes = {name: [width] for name, width in widths.items()}
-    for camera in spec.cameras:
-        shapes[layout.camera_key(camera.name)] = [camera.height, camera.width, 3]
-    for name, shape in shapes.items():
-        if name not in known:
-            raise unknown_feature(path, name, known)
-        if list(known[name].get("shape", ())) != shape:
-            raise DataError(
-                f"{path}: feature {name!r}: expected shape {shape} as in the spec, "
-                f"got {known[name].get('shape')}."
-            )
-        dtype = known[name].get("dtype")
-        if name.startswith("observation.images.") and dtype != "video":
-            raise DataError(
-                f"{path}: feature {name!r}: expected dtype 'video', got {dtype!r}; only video is read."
-            )
-    return widths
-
-
-def unknown_feature(path: Path, name: str, known: Mapping[str, Any]) -> DataError:
-    """Error for a feature of the spec that the data set lacks, with the closest one it has."""
-    return DataError(
-        f"{path}: {unknown_name('feature', name, known)} Rename the camera in the spec, or pick other data."
-    )
+        return VideoPart(path=place.path, first=round(place.begin * self.rate), sha256=place.sha256)
 
 
 def _ends(path: Path) -> bytes:

@@ -109,7 +109,7 @@ def merge(parts: Sequence[Spread]) -> Spread:
         "mean": mean,
         "std": np.sqrt(np.maximum(square - mean**2, 0)),
         "count": np.array([int(count.sum())]),
-        **{name: average(name) for name in QUANTILES},
+        **{name: average(name) for name in QUANTILES if all(name in part for part in parts)},
     }
 
 

@@ -22,14 +22,25 @@ from typing import Any, Literal, get_args
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
-from jaxtyping import UInt8
 
 from visuomotor.errors import DataError, unknown_name
 from visuomotor.types import Camera
 
-__all__ = ["Clip", "ClipEncoder", "VideoSettings", "decode", "encode", "header", "join", "tick_of_rate"]
+__all__ = [
+    "Clip",
+    "ClipEncoder",
+    "Settings",
+    "StillSettings",
+    "VideoSettings",
+    "decode",
+    "encode",
+    "header",
+    "join",
+    "tick_of_rate",
+]
 
 Pixels = Literal["yuv444p", "yuv420p"]
+_LARGEST = 1 << 28  # pixels; 8K has 2^25
 _TO_YUV = Interpolation.AREA | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
 _TO_RGB = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
@@ -54,6 +65,15 @@ class VideoSettings:
             raise ValueError(
                 f"video settings: expected gap >= 1 and crf in 0..51, got {self.gap} and {self.crf}."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StillSettings:
+    """Pictures as PNG inside of the tables: nothing is lost, and files are many times larger."""
+
+
+Settings = VideoSettings | StillSettings
+"""How the pictures of a recording are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +186,10 @@ def join(sources: Sequence[tuple[Path | bytes, int]], target: Path, rate: float)
         for source, frames in sources:
             with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
                 if stream is None:
-                    stream = output.add_stream_from_template(container.streams.video[0])
+                    template = container.streams.video[0]
+                    # decoders of AV1 have names that no encoder has, so that only parameters can be copied
+                    opaque = template.codec_context.name not in ("h264", "hevc")
+                    stream = output.add_stream_from_template(template, opaque=opaque)
                     stream.time_base = tick
                 for _, packet in zip(range(frames), _packets(container)):
                     packet.stream = stream
@@ -188,8 +211,14 @@ def header(path: Path) -> bytes:
 
 
 def decode(
-    path: Path, *, rate: float, first: int = 0, count: int, sha256: str | None = None
-) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    path: Path,
+    *,
+    rate: float,
+    first: int = 0,
+    count: int,
+    sha256: str | None = None,
+    codes: bool = False,
+) -> Iterator[np.ndarray]:
     """Pictures `first` to `first + count` of a video file, one after the other.
 
     Args:
@@ -198,6 +227,10 @@ def decode(
         first: Number of the first picture.
         count: How many are wanted.
         sha256: Hash that their compressed packets must have, if known.
+        codes: Whether the video holds 12-bit codes of depth and no colors.
+
+    Returns:
+        uint8 (height, width, 3), or uint16 (height, width) of codes.
 
     Raises:
         DataError: Missing or damaged file, a picture missing or at the wrong time, another hash.
@@ -207,8 +240,9 @@ def decode(
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise DataError(f"{path}: expected a video stream, found none.")
-            yield from _decode(container, path, float(rate), first, count, digest if sha256 else None)
-    except (av.FFmpegError, OSError) as error:
+            _check_stream(container.streams.video[0], path)
+            yield from _decode(container, path, float(rate), first, count, digest if sha256 else None, codes)
+    except (av.FFmpegError, OSError, ValueError, OverflowError) as error:
         raise DataError(
             f"{path}: cannot be decoded as video ({error}). "
             "Restore the file from a copy or collect the data again."
@@ -220,15 +254,28 @@ def decode(
         )
 
 
+def _check_stream(stream: Any, path: Path) -> None:
+    """The stream can be decoded, and claims no absurd size."""
+    context = stream.codec_context
+    if context is None or not stream.time_base:
+        raise DataError(f"{path}: its codec is not known. The file is damaged; restore it from a copy.")
+    if context.width * context.height > _LARGEST:
+        raise DataError(
+            f"{path}: claims pictures of {context.height} x {context.width}. The file is damaged."
+        )
+
+
 def _decode(
-    container: Any, path: Path, rate: float, first: int, count: int, digest: Any
+    container: Any, path: Path, rate: float, first: int, count: int, digest: Any, codes: bool
 ) -> Iterator[np.ndarray]:
     """`decode` on an open container; feeds the packets of the wanted pictures to `digest`."""
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
     base = float(stream.time_base)
     if first:
-        container.seek(int((first - 0.5) / rate / base), stream=stream, backward=True)
+        # Behind the picture that is wanted, so that one that is a key frame itself is found. Each episode
+        # begins with one; decoders of HEVC lose pictures where decoding runs on from one episode to the next.
+        container.seek(int((first + 0.25) / rate / base), stream=stream, backward=True)
     reformatter = VideoReformatter()
     expected, last = first, first + count
     for packet in _demux(container):
@@ -237,6 +284,10 @@ def _decode(
             if digest is not None and first <= number < last:
                 digest.update(bytes(packet))
         for frame in packet.decode():
+            if frame.pts is None:
+                raise DataError(
+                    f"{path}: a picture has no time. The video is damaged; restore it from a copy."
+                )
             number = round(frame.pts * base * rate)
             if number < first:
                 continue
@@ -245,7 +296,11 @@ def _decode(
                     f"{path}: expected picture {expected} ({expected / rate:.3f} s) next, found one at "
                     f"{frame.pts * base:.3f} s. The video does not run at {rate:g} pictures a second."
                 )
-            yield reformatter.reformat(frame, format="rgb24", interpolation=_TO_RGB, threads=1).to_ndarray()
+            if codes:
+                yield frame.to_ndarray(format="gray12le")
+            else:
+                rgb = reformatter.reformat(frame, format="rgb24", interpolation=_TO_RGB, threads=1)
+                yield rgb.to_ndarray()
             expected += 1
             if expected == last:
                 return

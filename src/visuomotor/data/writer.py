@@ -23,13 +23,15 @@ import pyarrow.parquet as pq
 
 from visuomotor.data import layout
 from visuomotor.data.episode import EncodedEpisode
+from visuomotor.data.features import Feature
 from visuomotor.data.files import disk_full, is_temporary, replace_file, replace_json, sync_folder
 from visuomotor.data.reader import LeRobotReader
-from visuomotor.data.stats import Spread, merge, plain, spread
+from visuomotor.data.rows import EpisodeRows
+from visuomotor.data.stats import Spread
 from visuomotor.data.tables import load_json, read_parquet
-from visuomotor.data.video import VideoSettings, header, join
+from visuomotor.data.video import Settings, VideoSettings, header, join
 from visuomotor.errors import DataError
-from visuomotor.types import Spec
+from visuomotor.types import Camera, Spec
 
 __all__ = ["LeRobotWriter"]
 
@@ -45,9 +47,10 @@ class LeRobotWriter:
         spec: What body and data decide.
         executed: Whether each episode has executed actions besides the labels.
         subtasks: Whether each tick has a subtask.
+        columns: More columns of ticks, by dtype ("string", "float32", ...) or `Feature`.
         meta: More for meta/visuomotor.json (env, task, ...), plain values; may be changed while
             writing and is saved with the next episode.
-        settings: How pictures were compressed, for info.json.
+        settings: How pictures are kept.
         episodes_per_file: A file is closed after so many episodes, or at 100 MB (200 MB of video).
         resume: Go on with the data set in `folder`, if there is one.
 
@@ -67,23 +70,24 @@ class LeRobotWriter:
         *,
         executed: bool = False,
         subtasks: bool = False,
+        columns: Mapping[str, str | Feature] | None = None,
         meta: Mapping[str, Any] | None = None,
-        settings: VideoSettings | None = None,
+        settings: Settings | None = None,
         episodes_per_file: int = 50,
         resume: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.spec = spec
         self.meta: dict[str, Any] = dict(meta or {})
-        self._executed = executed
-        self._told = subtasks
-        settings = settings or VideoSettings()
-        self._features = layout.features(spec, executed=executed, subtasks=subtasks, settings=settings)
+        self._video = isinstance(settings or VideoSettings(), VideoSettings)
+        self._of = EpisodeRows(
+            spec,
+            executed=executed,
+            subtasks=subtasks,
+            columns=layout.extra_columns(columns or {}),
+            settings=settings or VideoSettings(),
+        )
         self._episodes_per_file = episodes_per_file
-        self._tasks: dict[str, int] = {}
-        self._subtasks: dict[str, int] = {}
-        self._vectors: dict[str, list[np.ndarray]] = {name: [] for name in self._vector_names()}
-        self._pictures: dict[str, list[Spread]] = {camera.name: [] for camera in spec.cameras}
         self.seeds: list[int] = []
         self.episodes = 0
         self.ticks = 0
@@ -111,7 +115,7 @@ class LeRobotWriter:
         """
         pending: list[EncodedEpisode] = []
         for episode in episodes:
-            self._check(episode)
+            self._of.check(episode, self.episodes + len(pending))
             if self._full(pending, episode):
                 self._commit(pending)
                 pending = []
@@ -154,9 +158,10 @@ class LeRobotWriter:
         if not self._rows and not pending:
             return False
         data = sum(table.nbytes for table in self._tables) + sum(
-            e.state.nbytes + 2 * e.actions.nbytes for e in pending
+            e.state.nbytes + 2 * e.actions.nbytes + sum(len(p) for s in e.stills.values() for p in s)
+            for e in pending
         )
-        video = max((self._video_bytes(name, pending) for name in self._pictures), default=0)
+        video = max((self._video_bytes(camera.name, pending) for camera in self._filmed), default=0)
         headers = self._headers if self._rows else _headers(pending[0])
         return (
             len(self._rows) + len(pending) >= self._episodes_per_file
@@ -170,35 +175,15 @@ class LeRobotWriter:
         written = path.stat().st_size if self._rows else 0
         return written + sum(len(episode.clips[camera].data) for episode in pending)
 
+    @property
+    def _filmed(self) -> tuple[Camera, ...]:
+        """Cameras whose pictures are kept as video."""
+        return self.spec.cameras if self._video else ()
+
     def _path(self, template: str, **values: str) -> Path:
         return self.folder / template.format(**layout.place(self._file), **values)
 
     # ---- committing ----
-
-    def _check(self, episode: EncodedEpisode) -> None:
-        cameras = {camera.name for camera in self.spec.cameras}
-        if set(episode.clips) != cameras:
-            raise DataError(
-                f"episode {self.episodes}: expected videos of {sorted(cameras)}, got {sorted(episode.clips)}."
-            )
-        if self._executed != (episode.executed is not None):
-            raise DataError(
-                f"episode {self.episodes}: expected {'' if self._executed else 'no '}executed actions, "
-                f"as this writer was made with executed={self._executed}."
-            )
-        if self._told != (episode.subtasks is not None):
-            raise DataError(
-                f"episode {self.episodes}: expected {'' if self._told else 'no '}subtasks, "
-                f"as this writer was made with subtasks={self._told}."
-            )
-        for name, values, width in (
-            ("state", episode.state, len(self.spec.state)),
-            ("actions", episode.actions, len(self.spec.action)),
-        ):
-            if values.shape != (len(episode), width) or not np.isfinite(values).all():
-                raise DataError(
-                    f"episode {self.episodes}: expected finite {name} of width {width}, got {values.shape}."
-                )
 
     def _commit(self, episodes: list[EncodedEpisode]) -> None:
         """Write `episodes` to the open file; see the docstring of this module for the order."""
@@ -210,17 +195,17 @@ class LeRobotWriter:
         ):
             self._write_videos(episodes)
             tables, rows, seen, tick = [*self._tables], [*self._rows], self._pictures_in_file, self.ticks
-            known, parts = len(self._tasks), len(self._subtasks)
+            known, parts = len(self._of.tasks), len(self._of.subtasks)
             for number, episode in enumerate(episodes, start=self.episodes):
-                table = self._data(episode, number, tick)
+                table = self._of.table(episode, number, tick)
                 rows.append(self._row(episode, table, number, tick, seen))
                 tables.append(table)
                 seen, tick = seen + len(episode), tick + len(episode)
-            if len(self._tasks) > known:
-                tasks = layout.tasks_table(list(self._tasks))
+            if len(self._of.tasks) > known:
+                tasks = layout.tasks_table(list(self._of.tasks))
                 replace_file(self.folder / layout.TASKS, lambda temporary: pq.write_table(tasks, temporary))
-            if len(self._subtasks) > parts:
-                told = layout.tasks_table(list(self._subtasks), "subtask")
+            if len(self._of.subtasks) > parts:
+                told = layout.tasks_table(list(self._of.subtasks), "subtask")
                 replace_file(self.folder / layout.SUBTASKS, lambda temporary: pq.write_table(told, temporary))
             replace_file(self._path(layout.DATA_PATH), lambda temporary: _write_groups(tables, temporary))
             self._save_sidecar([*self.seeds, *_seeds(episodes)])
@@ -231,39 +216,18 @@ class LeRobotWriter:
             self._tables, self._rows, self._pictures_in_file = tables, rows, seen
             self._headers = _headers(episodes[0])
             self.episodes, self.ticks = self.episodes + len(episodes), tick
-            self._remember(episodes)
+            self._of.remember(episodes)
+            self.seeds += _seeds(episodes)
             self._save_meta()
 
     def _write_videos(self, episodes: list[EncodedEpisode]) -> None:
-        for camera in self.spec.cameras:
+        for camera in self._filmed:
             path = self._path(layout.VIDEO_PATH, video_key=layout.camera_key(camera.name))
             sources: list[tuple[Path | bytes, int]] = (
                 [(path, self._pictures_in_file)] if self._pictures_in_file else []
             )
             sources += [(episode.clips[camera.name].data, len(episode)) for episode in episodes]
             replace_file(path, lambda temporary, sources=sources: join(sources, temporary, self.spec.rate))  # type: ignore[misc]
-
-    def _data(self, episode: EncodedEpisode, number: int, start: int) -> pa.Table:
-        ticks = np.arange(len(episode))
-        words = [self._tasks.setdefault(words, len(self._tasks)) for words in episode.instructions]
-        return layout.data_table(
-            {
-                **self._vectors_of(episode),
-                "timestamp": ticks / self.spec.rate,
-                "frame_index": ticks,
-                "episode_index": np.full(len(episode), number),
-                "index": ticks + start,
-                "task_index": np.array(words),
-                **self._parts_of(episode),
-            }
-        )
-
-    def _parts_of(self, episode: EncodedEpisode) -> dict[str, np.ndarray]:
-        """The column of subtasks, if ticks have them."""
-        if episode.subtasks is None:
-            return {}
-        known = [self._subtasks.setdefault(words, len(self._subtasks)) for words in episode.subtasks]
-        return {layout.SUBTASK_INDEX: np.array(known)}
 
     def _row(self, episode: EncodedEpisode, table: pa.Table, number: int, start: int, seen: int) -> pa.Table:
         """The row of meta/episodes, which is what makes an episode exist."""
@@ -277,7 +241,7 @@ class LeRobotWriter:
             "dataset_from_index": start,
             "dataset_to_index": start + len(episode),
         }
-        for camera in self.spec.cameras:
+        for camera in self._filmed:
             prefix = f"videos/{layout.camera_key(camera.name)}"
             row |= {f"{prefix}/chunk_index": at["chunk_index"], f"{prefix}/file_index": at["file_index"]}
             row[f"{prefix}/from_timestamp"] = seen / self.spec.rate
@@ -285,35 +249,14 @@ class LeRobotWriter:
             row[f"{prefix}/sha256"] = episode.clips[camera.name].sha256
         row |= {"meta/episodes/chunk_index": at["chunk_index"], "meta/episodes/file_index": at["file_index"]}
         row["seed"] = episode.seed
-        for name, figures in episode.pictures.items():
-            row |= layout.stats_columns(layout.camera_key(name), figures)
-        vectors = self._vectors_of(episode)
-        for name in table.column_names:
-            values = vectors[name] if name in vectors else table[name].to_numpy()[:, None]
-            row |= layout.stats_columns(name, spread(values))
+        for name, figures in self._of.figures(episode, table).items():
+            row |= layout.stats_columns(name, figures)
         return layout.episodes_table([row])
-
-    def _vector_names(self) -> tuple[str, ...]:
-        return (layout.STATE, layout.ACTION, *((layout.EXECUTED,) if self._executed else ()))
-
-    def _vectors_of(self, episode: EncodedEpisode) -> dict[str, np.ndarray]:
-        return dict(zip(self._vector_names(), (episode.state, episode.actions, episode.executed)))  # type: ignore[arg-type]
-
-    def _remember(self, episodes: list[EncodedEpisode]) -> None:
-        """Keep what statistics of the whole data set need."""
-        for episode in episodes:
-            for name, values in self._vectors_of(episode).items():
-                self._vectors[name].append(values)
-            for name, figures in episode.pictures.items():
-                self._pictures[name].append(figures)
-        self.seeds += _seeds(episodes)
 
     def _save_meta(self, *, final: bool = False) -> None:
         """Write totals; statistics only when the data set has grown by half, and at the end."""
         if self.episodes and (final or self.episodes > 1.5 * self._saved_stats):
-            figures = {layout.camera_key(name): plain(merge(parts)) for name, parts in self._pictures.items()}
-            figures |= {name: plain(spread(np.concatenate(parts))) for name, parts in self._vectors.items()}
-            replace_json(self.folder / layout.STATS, figures)
+            replace_json(self.folder / layout.STATS, self._of.stats())
             self._saved_stats = self.episodes
         rate = self.spec.rate
         info = {
@@ -321,7 +264,7 @@ class LeRobotWriter:
             "robot_type": self.spec.embodiment,
             "total_episodes": self.episodes,
             "total_frames": self.ticks,
-            "total_tasks": len(self._tasks),
+            "total_tasks": len(self._of.tasks),
             "chunks_size": layout.FILES_PER_CHUNK,
             "data_files_size_in_mb": _DATA_MEGABYTES,
             "video_files_size_in_mb": _VIDEO_MEGABYTES,
@@ -329,7 +272,7 @@ class LeRobotWriter:
             "splits": {"train": f"0:{self.episodes}"},
             "data_path": layout.DATA_PATH,
             "video_path": layout.VIDEO_PATH,
-            "features": self._features,
+            "features": self._of.features,
         }
         replace_json(self.folder / layout.INFO, info)
         sync_folder(self.folder / "meta")
@@ -360,20 +303,8 @@ class LeRobotWriter:
             self._save_meta()
             return
         reader = LeRobotReader(self.folder)
-        if self._executed != (reader.executed is not None):
-            raise DataError(
-                f"{self.folder}: its episodes do {'not ' if self._executed else ''}have executed actions."
-            )
-        if self._told != (reader.subtask_index is not None):
-            raise DataError(f"{self.folder}: its ticks do {'not ' if self._told else ''}have subtasks.")
-        self._tasks = {task: index for index, task in enumerate(reader.tasks)}
-        self._subtasks = {subtask: index for index, subtask in enumerate(reader.subtasks)}
         self.episodes, self.ticks = len(reader.episodes), len(reader)
         self.seeds = [episode.seed for episode in reader.episodes if episode.seed is not None]
-        vectors = (reader.state, reader.actions, reader.executed)
-        self._vectors = {
-            name: [values] for name, values in zip(self._vector_names(), vectors) if values is not None
-        }
         self._reopen(reader)
         self._save_meta()
 
@@ -383,12 +314,7 @@ class LeRobotWriter:
             read_parquet(p) for p in sorted((self.folder / "meta/episodes").glob("chunk-*/file-*.parquet"))
         ]
         every = pa.concat_tables(tables)
-        for camera in self.spec.cameras:
-            columns = {name: f"stats/{layout.camera_key(camera.name)}/{name}" for name in _FIGURES}
-            lists = {name: every[column].to_pylist() for name, column in columns.items()}
-            self._pictures[camera.name] = [
-                {name: np.array(lists[name][row]) for name in columns} for row in range(len(every))
-            ]
+        self._of.take_up(reader, {camera.name: _figures(every, camera.name) for camera in self.spec.cameras})
         last = tables[-1]
         chunk, file = last["data/chunk_index"][0].as_py(), last["data/file_index"][0].as_py()
         self._file = chunk * layout.FILES_PER_CHUNK + file
@@ -400,8 +326,7 @@ class LeRobotWriter:
         self._tables = [whole.slice(int(start), length) for start, length in zip(starts, lengths)]
         self._pictures_in_file = end - begin
         paths = {
-            c.name: self._path(layout.VIDEO_PATH, video_key=layout.camera_key(c.name))
-            for c in self.spec.cameras
+            c.name: self._path(layout.VIDEO_PATH, video_key=layout.camera_key(c.name)) for c in self._filmed
         }
         self._headers = {name: header(path) for name, path in paths.items()}
         if len(whole) > end - begin:
@@ -419,7 +344,15 @@ class LeRobotWriter:
                     path.unlink()
 
 
-_FIGURES = ("min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99")
+def _figures(episodes: pa.Table, camera: str) -> list[Spread]:
+    """The figures of a camera's pictures, episode by episode."""
+    lists = {
+        name: episodes[f"stats/{layout.camera_key(camera)}/{name}"].to_pylist() for name in _FIGURE_NAMES
+    }
+    return [{name: np.array(lists[name][row]) for name in lists} for row in range(len(episodes))]
+
+
+_FIGURE_NAMES = ("min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99")
 
 
 def _seeds(episodes: list[EncodedEpisode]) -> list[int]:

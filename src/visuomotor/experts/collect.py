@@ -60,6 +60,7 @@ class Collection:
     phrasings: int = 4
     noise: Noise = field(default_factory=Noise)
     settings: VideoSettings = field(default_factory=VideoSettings)
+    annotate: str | None = None
 
     @property
     def first_seed(self) -> int:
@@ -120,6 +121,7 @@ def collect(
     env_options: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     settings: VideoSettings | None = None,
+    annotate: str | None = None,
 ) -> CollectReport:
     """Collect demonstrations into a LeRobot v3.0 data set; an interrupted run goes on when called again.
 
@@ -139,6 +141,8 @@ def collect(
         env_options: More arguments of the environment, plain values.
         options: Options of every reset, plain values.
         settings: How pictures are compressed.
+        annotate: Name of what tells texts of each tick, which are kept as columns, such as "tabletop"
+            (questions with answers, and boxes), or "package.module:function".
 
     Raises:
         DataError: `folder` holds something else, the disk is full, or the expert keeps failing.
@@ -157,13 +161,21 @@ def collect(
         phrasings=phrasings,
         noise=noise or Noise(),
         settings=settings or VideoSettings(),
+        annotate=annotate,
     )
     _check(job, episodes)
-    spec, told = _inspect(job)
+    spec, told, columns = _inspect(job)
     _check_folder(Path(folder), job)
     with (
         LeRobotWriter(
-            folder, spec, executed=True, subtasks=told, meta=_meta(job), settings=job.settings, resume=True
+            folder,
+            spec,
+            executed=True,
+            subtasks=told,
+            columns=columns,
+            meta=_meta(job),
+            settings=job.settings,
+            resume=True,
         ) as writer,
         Stop() as stop,
     ):
@@ -282,9 +294,12 @@ def demonstrate(env: Env, expert: Expert, seed: int, job: Collection) -> Encoded
         job: Noise, wordings and compression.
     """
     generator = np.random.default_rng([job.seed, seed])
-    recorder = EpisodeRecorder(env.spec, job.settings)
     observation = env.reset(seed=seed, options=job.options or None)
     words = _wordings(env, observation.instruction, job.phrasings)
+    annotate = None if job.annotate is None else lookup("annotation", job.annotate)
+    chance = np.random.default_rng([job.seed, seed, 1])  # of its own: annotated data are otherwise the same
+    extra = {} if annotate is None else annotate(env, chance)
+    recorder = EpisodeRecorder(env.spec, job.settings, dict.fromkeys(extra, "string"))
     disturbance = Disturbance(env.spec, job.noise, generator)
     low = np.array([dimension.low for dimension in env.spec.action])
     high = np.array([dimension.high for dimension in env.spec.action])
@@ -292,11 +307,12 @@ def demonstrate(env: Env, expert: Expert, seed: int, job: Collection) -> Encoded
         label = np.asarray(expert(env), np.float32)
         executed = np.clip(disturbance(label), low, high).astype(np.float32)
         said = words[int(generator.integers(len(words)))]
-        recorder.tick(observation, label, executed, said, getattr(env, "subtask", None))
+        recorder.tick(observation, label, executed, said, getattr(env, "subtask", None), extra)
         status = env.step(executed)
         if status.done:
             break
         observation = env.observe()
+        extra = {} if annotate is None else annotate(env, chance)
     return recorder.finish(seed=seed) if status.success else (status.failure or "unknown")
 
 
@@ -327,8 +343,8 @@ def _check(job: Collection, episodes: int) -> None:
         )
 
 
-def _inspect(job: Collection) -> tuple[Spec, bool]:
-    """The spec of the environment, and whether it tells subtasks.
+def _inspect(job: Collection) -> tuple[Spec, bool, dict[str, str]]:
+    """The spec of the environment, whether it tells subtasks, and columns of annotations with their type.
 
     Wrong names and options come to light here and not in a worker.
     """
@@ -340,7 +356,11 @@ def _inspect(job: Collection) -> tuple[Spec, bool]:
                 f"collect: environment {job.env!r} knows one wording an episode (it has no method "
                 f"`instructions`), got phrasings={job.phrasings}. Use phrasings=1."
             )
-        return env.spec, getattr(env, "subtask", None) is not None
+        told: dict[str, str] = {}
+        if job.annotate is not None:
+            texts = lookup("annotation", job.annotate)(env, np.random.default_rng(0))
+            told = dict.fromkeys(texts, "string")
+        return env.spec, getattr(env, "subtask", None) is not None, told
     finally:
         env.close()
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool
 
+from visuomotor.data.frames import Frames, Pictures
 from visuomotor.data.keypoints import find_keypoints
 from visuomotor.data.reader import LeRobotReader
-from visuomotor.data.store import FrameStore
 from visuomotor.errors import DataError
 from visuomotor.types import Sample, Window
 
@@ -25,7 +25,7 @@ class Windows:
 
     Args:
         reader: The data set.
-        store: Its decoded pictures.
+        store: Its pictures: decoded ones (`FrameStore`), or those of its videos (`VideoFrames`).
         window: Which ticks a sample holds.
         key: Name of the data set in `Sample.key`.
         episodes: Only the ticks of these episodes, in this order; all if None.
@@ -34,7 +34,7 @@ class Windows:
     def __init__(
         self,
         reader: LeRobotReader,
-        store: FrameStore,
+        store: Frames,
         window: Window,
         key: str,
         episodes: Sequence[int] | None = None,
@@ -42,7 +42,9 @@ class Windows:
         expected = {(c.name, (len(reader), c.height, c.width, 3)) for c in reader.spec.cameras}
         found = {(name, frames.shape) for name, frames in store.frames.items()}
         if found != expected:
-            raise DataError(f"{store.folder}: a store of {sorted(found)} does not belong to {reader.folder}.")
+            raise DataError(
+                f"pictures of {sorted(found)} do not belong to {reader.folder}, which has {sorted(expected)}."
+            )
         self.reader = reader
         self.window = window
         self.key = key
@@ -85,7 +87,7 @@ class Windows:
         found: np.ndarray = self._keypoints.mask[self._rows]
         return found
 
-    def _sample(self, tick: int, frames: Mapping[str, np.ndarray]) -> Sample:
+    def _sample(self, tick: int, frames: Mapping[str, Pictures]) -> Sample:
         reader, first, end = self.reader, self._first[tick], self._end[tick]
         rows: slice | np.ndarray
         if len(self._offsets) == 1:

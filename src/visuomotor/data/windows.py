@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -48,15 +49,15 @@ class Windows:
         self.reader = reader
         self.window = window
         self.key = key
+        self._store = store
         self._frames = dict(store.frames)
         lengths = np.array([episode.length for episode in reader.episodes])
         ends = np.cumsum(lengths)
         chosen = range(len(lengths)) if episodes is None else episodes
         rows = [np.arange(ends[episode] - lengths[episode], ends[episode]) for episode in chosen]
-        self._rows = np.concatenate([np.arange(0), *rows]).tolist()
-        self._first = np.repeat(ends - lengths, lengths).tolist()
-        self._end = np.repeat(ends, lengths).tolist()
-        self._tasks = reader.task_index.tolist()
+        self._rows = np.concatenate([np.arange(0), *rows])
+        self._first = np.repeat(ends - lengths, lengths)
+        self._end = np.repeat(ends, lengths)
         self._keypoints = find_keypoints(
             reader.spec, reader.state, reader.actions, lengths.tolist(), reader.subtask_index
         )
@@ -73,11 +74,19 @@ class Windows:
 
     def __getitem__(self, index: int) -> Sample:
         """The sample of one tick; negative ones count from the end."""
-        return self._sample(self._rows[index], self._frames)
+        return self._sample(int(self._rows[index]), self._frames)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without pictures, which another process opens itself."""
+        return {name: value for name, value in vars(self).items() if name != "_frames"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._frames = dict(self._store.frames)
 
     def blind(self, index: int) -> Sample:
         """The same without cameras: nothing is read of the pictures."""
-        return self._sample(self._rows[index], {})
+        return self._sample(int(self._rows[index]), {})
 
     @property
     def told(self) -> Bool[np.ndarray, "sample 2"]:
@@ -88,7 +97,7 @@ class Windows:
         return found
 
     def _sample(self, tick: int, frames: Mapping[str, Pictures]) -> Sample:
-        reader, first, end = self.reader, self._first[tick], self._end[tick]
+        reader, first, end = self.reader, int(self._first[tick]), int(self._end[tick])
         rows: slice | np.ndarray
         if len(self._offsets) == 1:
             rows, history_mask = slice(tick, tick + 1), self._all_history
@@ -110,7 +119,7 @@ class Windows:
             state=reader.state[rows],
             history_mask=history_mask,
             state_mask=self._state_mask,
-            instruction=reader.tasks[self._tasks[tick]],
+            instruction=reader.instruction(tick),
             embodiment=reader.spec.embodiment,
             key=self.key,
             time=(tick - first) / reader.spec.rate,

@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "demonstrations, policy, measured success, report: all in minutes",
     "collect": "let an expert demonstrate, into a LeRobot data set",
     "data info": "what is in a data set",
+    "data convert": "HDF5 and zarr demonstrations into a LeRobot data set",
     "train": "train a policy on data sets",
     "evaluate": "measure a policy in unseen scenes, with probes, videos and a report",
     "compare": "paired comparison of two evaluations",

@@ -21,6 +21,7 @@ from visuomotor.rollout import plain
 __all__ = [
     "collect",
     "compare",
+    "data_convert",
     "data_info",
     "demo",
     "doctor",
@@ -190,6 +191,67 @@ def data_info(words: Words, prog: str) -> Report:
     return report
 
 
+@dataclass(frozen=True, kw_only=True)
+class _DataConvert:
+    """Options of `data convert`."""
+
+    source: Positional[Path]
+    """A file, or a folder of files."""
+    out: Path = Path("outputs/converted")
+    """Folder of the data set; a conversion that was stopped goes on."""
+    format: Literal["libero", "robomimic", "act", "replay"] | None = None
+    """What the files are; found out if none."""
+    instruction: str | None = None
+    """The words of every episode, for files that have none."""
+    embodiment: str | None = None
+    """Name of the body; that of the format if none."""
+    rate: float | None = None
+    """Ticks a second; what the files or their format say if none."""
+    cameras: tuple[str, ...] | None = None
+    """Those that are wanted, in order; "new=old" renames one. All if none."""
+    flip: Literal["none", "vertical", "rotate"] | None = None
+    """What makes pictures upright; what the files or their format say if none."""
+    mapping: Path | None = None
+    """JSON that says what every number is, instead of the preset of the format."""
+    show: bool = False
+    """Print the mapping as JSON, for --mapping, and convert nothing."""
+
+
+def data_convert(words: Words, prog: str) -> Report:
+    """Demonstrations in other formats."""
+    from visuomotor.data.convert.mapping import Mapping
+    from visuomotor.data.convert.run import convert, plan
+    from visuomotor.data.tables import load_json
+
+    args = _parse(_DataConvert, words, prog)
+    named = [word.partition("=") for word in args.cameras or ()]
+    options: dict[str, Any] = {
+        "kind": args.format,
+        "instruction": args.instruction,
+        "embodiment": args.embodiment,
+        "rate": args.rate,
+        "cameras": {new: old or new for new, _, old in named} or None,
+        "flip": args.flip,
+        "mapping": None if args.mapping is None else Mapping.from_json(load_json(args.mapping)),
+    }
+    work = plan(args.source, **options)
+    if args.show:
+        print(json.dumps(work.mapping.to_json(), indent=1))
+        return work.mapping.to_json()
+    with Bars() as bars:
+        report = convert(
+            args.source,
+            args.out,
+            progress=lambda done, total: bars("convert episodes", done, total),
+            **options,
+        )
+    print(f"{report.episodes} episodes, {report.ticks} ticks of format {report.kind} in {report.folder}")
+    if report.unused:
+        print("left behind:")
+        table([["", key, str(shape)] for key, shape in sorted(report.unused.items())])
+    return _save(args.out, report.to_json())
+
+
 def _short(value: Any) -> str:
     return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
@@ -211,6 +273,10 @@ class _Train:
     """Folder or hub id of MiniLM's weights; the installed ones if none."""
     device: str = "cpu"
     """Where to compute, such as "cuda"."""
+    frames: Literal["store", "raw", "jpeg", "videos"] = "store"
+    """Pictures decoded once into a cache (JPEG where the disk is short, or as chosen), or from the videos."""
+    workers: int = 0
+    """Processes that prepare batches; they pay with --frames videos, on more cores than the network uses."""
     policy: Any
     """Config of the recipe's policy family."""
     training: Any
@@ -237,6 +303,8 @@ def train(words: Words, prog: str) -> Report:
             config=args.training,
             text_path=args.text_path,
             device=args.device,
+            frames=args.frames,
+            workers=args.workers,
             progress=training_progress(bars),
             preparing=bars,
         )

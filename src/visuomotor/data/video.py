@@ -40,7 +40,11 @@ __all__ = [
 ]
 
 Pixels = Literal["yuv444p", "yuv420p"]
-_TO_YUV = Interpolation.AREA | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
+_TO_YUV = {
+    "yuv420p": Interpolation.AREA | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND,
+    # without halving there is nothing to average, and the same bits come out in half the time
+    "yuv444p": Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INP,
+}
 _TO_RGB = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
 
@@ -100,7 +104,7 @@ class ClipEncoder:
             )
         self._camera = camera
         self._tick = tick_of_rate(rate)
-        self._pixels = settings.pixels
+        self._pixels, self._colors = settings.pixels, _TO_YUV[settings.pixels]
         self._frames = 0
         self._buffer = io.BytesIO()
         self._reformatter = VideoReformatter()
@@ -127,7 +131,7 @@ class ClipEncoder:
                 f"got {picture.dtype} {picture.shape}."
             )
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        frame = self._reformatter.reformat(rgb, format=self._pixels, interpolation=_TO_YUV, threads=1)
+        frame = self._reformatter.reformat(rgb, format=self._pixels, interpolation=self._colors, threads=1)
         frame.pts, frame.time_base = self._frames, self._tick
         self._frames += 1
         for packet in self._stream.encode(frame):

@@ -11,8 +11,8 @@ and says so in macros_image_convention. (Half a turn, which some do instead, als
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,15 @@ _QUATERNION = tuple(Dimension(name=name) for name in ("qx", "qy", "qz", "qw"))
 
 
 class _Robosuite:
-    """What both have in common. See `Source`."""
+    """What both have in common. See `Source`.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: A file, or a folder of files.
+        words: Gives the instructions of a file, demonstration by demonstration.
+    """
+
+    def __init__(self, path: Path, words: Callable[[Path], dict[str, str]]) -> None:
+        self._words = cache(words)
         self.files: Sequence[Path] = open_files(path)
         self._root = path if path.is_dir() else path.parent
 
@@ -44,7 +50,7 @@ class _Robosuite:
     def open(self, name: str) -> Group:
         """One demonstration."""
         path, demo = self._episodes[name]
-        return Group(path, f"data/{demo}", self._instructions[path].get(demo), ("next_obs/",))
+        return Group(path, f"data/{demo}", self._words(path).get(demo), ("next_obs/",))
 
     @cached_property
     def _episodes(self) -> dict[str, tuple[Path, str]]:
@@ -56,14 +62,6 @@ class _Robosuite:
         if not found:
             raise DataError(f"{self._root}: no demonstration in group 'data' of any file.")
         return found
-
-    @cached_property
-    def _instructions(self) -> dict[Path, dict[str, str]]:
-        raise NotImplementedError
-
-    def _attributes(self, path: Path) -> dict[str, Any]:
-        with open_file(path) as file:
-            return {name: text(value) for name, value in file["data"].attrs.items()}
 
     def _agreed(self, what: str, values: dict[Path, Any]) -> Any:
         """The one value that all files have; a data set has one rate and one kind of action."""
@@ -77,7 +75,7 @@ class _Robosuite:
         """Rate and kind of the actions, as env_args says, or what is missing there."""
         rates, kinds = {}, {}
         for path in self.files:
-            words = self._attributes(path).get("env_args")
+            words = _attributes(path).get("env_args")
             try:
                 settings = json.loads(words or "{}").get("env_kwargs", {})
             except json.JSONDecodeError as error:
@@ -121,6 +119,9 @@ class _Robosuite:
 class Robomimic(_Robosuite):
     """Demonstrations of robomimic, one arm."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, _lang)
+
     @staticmethod
     def accepts(path: Path) -> bool:
         """Whether the first file has its groups."""
@@ -136,21 +137,12 @@ class Robomimic(_Robosuite):
         )
         return self._mapping(state, self._views("_image", "none"), "robosuite")
 
-    @cached_property
-    def _instructions(self) -> dict[Path, dict[str, str]]:
-        found: dict[Path, dict[str, str]] = {}
-        for path in self.files:
-            with open_file(path) as file:
-                told = {name: demo.attrs.get("ep_meta") for name, demo in file["data"].items()}
-            words = {
-                name: json.loads(text(meta)).get("lang") for name, meta in told.items() if meta is not None
-            }
-            found[path] = {name: said for name, said in words.items() if said}
-        return found
-
 
 class Libero(_Robosuite):
     """Demonstrations of LIBERO; a folder may hold the files of many tasks."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, _problem)
 
     @staticmethod
     def accepts(path: Path) -> bool:
@@ -159,7 +151,7 @@ class Libero(_Robosuite):
 
     def preset(self) -> Mapping | str:
         """Position, rotation vector and fingers; every camera, turned upright as the file says."""
-        said = {path: self._attributes(path).get("macros_image_convention") for path in self.files}
+        said = {path: _attributes(path).get("macros_image_convention") for path in self.files}
         convention = self._agreed("macros_image_convention", said)
         if convention not in ("opengl", "opencv"):
             return f"{self.files[0]}: macros_image_convention is {convention!r}, not opengl or opencv."
@@ -171,20 +163,30 @@ class Libero(_Robosuite):
             state, self._views("_rgb", "vertical" if convention == "opengl" else "none"), "libero"
         )
 
-    @cached_property
-    def _instructions(self) -> dict[Path, dict[str, str]]:
-        found = {}
-        for path in self.files:
-            try:
-                words = json.loads(self._attributes(path)["problem_info"])["language_instruction"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise DataError(
-                    f"{path}: problem_info of 'data' has no language_instruction ({error!r})."
-                ) from error
-            words = " ".join(words) if isinstance(words, list) else words
-            with open_file(path) as file:
-                found[path] = dict.fromkeys(file["data"], words.strip().strip('"'))
-        return found
+
+def _attributes(path: Path) -> dict[str, Any]:
+    """What a file says about all its demonstrations."""
+    with open_file(path) as file:
+        return {name: text(value) for name, value in file["data"].attrs.items()}
+
+
+def _lang(path: Path) -> dict[str, str]:
+    """`lang` of each demonstration, where it has one."""
+    with open_file(path) as file:
+        told = {name: demo.attrs.get("ep_meta") for name, demo in file["data"].items()}
+    words = {name: json.loads(text(meta)).get("lang") for name, meta in told.items() if meta is not None}
+    return {name: said for name, said in words.items() if said}
+
+
+def _problem(path: Path) -> dict[str, str]:
+    """The instruction of the file, which all its demonstrations share."""
+    try:
+        words = json.loads(_attributes(path)["problem_info"])["language_instruction"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: problem_info of 'data' has no language_instruction ({error!r}).") from error
+    words = " ".join(words) if isinstance(words, list) else words
+    with open_file(path) as file:
+        return dict.fromkeys(file["data"], words.strip().strip('"'))
 
 
 def _holds(path: Path, test: Any) -> bool:

@@ -35,6 +35,8 @@ LIGHT = (
     "experts",
     "data.lerobot",
     "data.info",
+    "data.loader",
+    "data.convert.run",
     "session",
 )
 """Modules that load without torch: the processes that simulate start with them."""

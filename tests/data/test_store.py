@@ -3,7 +3,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,11 @@ from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.store import FrameStore, cache_folder
 from visuomotor.data.synthetic import make_dataset
 from visuomotor.errors import DataError
+
+
+def entries(folder: Path) -> list[str]:
+    """What lies in a cache, lock files left out."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def test_it_holds_what_decoding_gives(reader, store):
@@ -35,7 +44,7 @@ def test_it_is_built_once(reader, tmp_path):
         == first.folder
     )
     assert not calls
-    assert [path.name for path in tmp_path.iterdir()] == [reader.hash]
+    assert entries(tmp_path) == [reader.hash]
 
 
 def test_other_content_has_another_store(reader, tmp_path):
@@ -54,18 +63,47 @@ def test_a_full_disk_leaves_nothing_half_built(reader, tmp_path, monkeypatch):
     def full(*_) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_decode_all", full)
+    monkeypatch.setattr(module, "build", full)
     with pytest.raises(DataError, match=r"disk is full: 0\.00 GB are needed.*XDG_CACHE_HOME"):
-        FrameStore.of(reader, tmp_path)
-    assert not list(tmp_path.iterdir())
+        FrameStore.of(reader, tmp_path, storage="raw")
+    assert not entries(tmp_path)
 
 
-def test_too_little_space_is_said_before_the_work(reader, tmp_path, monkeypatch):
-    usage = shutil._ntuple_diskusage(10, 10, 0)
+def disk_of(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the disk look as if `free` bytes were left on it."""
+    usage = shutil._ntuple_diskusage(10 * free, 9 * free, free)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DataError, match="disk is full"):
-        FrameStore.of(reader, tmp_path)
-    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("storage", ["auto", "raw", "jpeg"])
+def test_too_little_space_is_said_before_the_work(reader, tmp_path, monkeypatch, storage):
+    disk_of(10, monkeypatch)
+    with pytest.raises(DataError, match=r"disk is full: .*GB are needed.* --frames videos"):
+        FrameStore.of(reader, tmp_path, storage=storage)
+    assert not entries(tmp_path)
+
+
+def test_pictures_are_kept_as_jpeg_where_the_disk_is_short(reader, store, tmp_path, monkeypatch):
+    need = module.raw_bytes(reader)
+    disk_of(2 * need - 1, monkeypatch)  # half of what is free is for stores
+    monkeypatch.setattr(module, "jpeg_bytes", lambda _: need // 2)  # so small a JPEG is mostly header
+    with pytest.warns(UserWarning, match="kept as JPEG, about 0.00 GB"):
+        short = FrameStore.of(reader, tmp_path)
+    assert short.storage == "jpeg"
+    assert entries(tmp_path) == [f"{reader.hash}.jpeg"]
+    assert FrameStore.of(reader, tmp_path).storage == "jpeg"  # taken as it is, without a word
+    for camera, pictures in short.frames.items():
+        exact = store.frames[camera]
+        assert pictures.shape == exact.shape
+        rows = np.array([3, 0, 3, len(reader) - 1])
+        got, expected = pictures[rows].astype(int), exact[rows].astype(int)
+        np.testing.assert_array_equal(got[0], got[2])
+        # 6: colored squares of two or four pixels are the hardest pictures that JPEG can meet
+        assert np.abs(got - expected).mean() < 6
+        np.testing.assert_array_equal(pictures[2:4], pictures[np.array([2, 3])])
+    disk_of(4 * need, monkeypatch)
+    assert FrameStore.of(reader, tmp_path, storage="raw").storage == "raw"
+    assert FrameStore.of(reader, tmp_path).storage == "raw"  # the better one, now that there is one
 
 
 def test_an_error_while_decoding_leaves_nothing_half_built(tmp_path):
@@ -75,30 +113,101 @@ def test_an_error_while_decoding_leaves_nothing_half_built(tmp_path):
     video.write_bytes(video.read_bytes()[:-200])
     with pytest.raises(DataError, match="episode 0, camera 'wrist'"):
         FrameStore.of(reader, tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
+    assert not entries(tmp_path / "cache")
 
 
 def test_what_a_killed_process_left_is_removed(reader, tmp_path):
-    dead = tmp_path / f"{reader.hash}.tmp-999999999-abc"
-    alive = tmp_path / f"{reader.hash}.tmp-{os.getpid()}-abc"
-    dead.mkdir()
-    alive.mkdir()
+    (tmp_path / f"{reader.hash}.tmp-abc").mkdir()
     FrameStore.of(reader, tmp_path)
-    assert not dead.exists()
-    assert alive.exists()
+    assert entries(tmp_path) == [reader.hash]
 
 
-def test_a_faster_process_wins(reader, tmp_path, monkeypatch):
-    decode = module._decode_all
+def other_process(code: str, *words: str) -> subprocess.Popen[str]:
+    script = "import sys\nfrom visuomotor.data.lerobot import LeRobotReader\n"
+    script += "from visuomotor.data.store import FrameStore\n" + code
+    return subprocess.Popen([sys.executable, "-c", script, *words], stdout=subprocess.PIPE, text=True)
 
-    def race(*arguments) -> None:
-        decode(*arguments)
-        monkeypatch.setattr(module, "_decode_all", decode)
-        FrameStore.of(reader, tmp_path)  # another process finishes first
 
-    monkeypatch.setattr(module, "_decode_all", race)
+SLOW = """
+import time
+def tell(done, total):
+    print(done, flush=True)
+    time.sleep(float(sys.argv[3]))
+FrameStore.of(LeRobotReader(sys.argv[1]), sys.argv[2], tell, threads=1)
+"""
+
+
+def test_of_two_processes_one_builds_and_the_other_waits(dataset, reader, tmp_path):
+    with other_process(SLOW, str(dataset), str(tmp_path), "0.05") as builder:
+        assert builder.stdout is not None
+        builder.stdout.readline()  # it is at work
+        told: list[tuple[int, int]] = []
+        store = FrameStore.of(reader, tmp_path, lambda done, total: told.append((done, total)))
+        rest = builder.stdout.read().split()
+    assert told  # the progress of the other one
+    assert {done for done, _ in told} <= {*map(int, rest), *(done for done, _ in told[:1])}
+    assert store.folder.exists()
+    assert entries(tmp_path) == [reader.hash]
+
+
+def test_a_builder_that_is_killed_is_no_trouble(dataset, reader, tmp_path):
+    with other_process(SLOW, str(dataset), str(tmp_path), "60") as builder:
+        assert builder.stdout is not None
+        builder.stdout.readline()
+        builder.kill()
+    assert [name for name in entries(tmp_path) if ".tmp-" in name]
     FrameStore.of(reader, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [reader.hash]
+    assert entries(tmp_path) == [reader.hash]
+
+
+def others(tmp_path: Path, count: int) -> list[LeRobotReader]:
+    return [LeRobotReader(make_dataset(tmp_path / str(n), episodes=2, seed=n)) for n in range(count)]
+
+
+def test_the_least_recently_used_store_makes_room_and_none_in_use_does(tmp_path):
+    cache, readers = tmp_path / "cache", others(tmp_path, 4)
+    limit = sum(module.raw_bytes(reader) for reader in readers[:3]) + 4000  # three of them with their indices
+    first = FrameStore.of(readers[0], cache, limit=limit)
+    for reader in readers[1:3]:
+        FrameStore.of(reader, cache, limit=limit)
+    for age, reader in enumerate(readers[:3]):
+        os.utime(cache / f"{reader.hash}.lock", (age, age))
+    FrameStore.of(readers[3], cache, limit=limit)
+    assert entries(cache) == sorted(readers[n].hash for n in (0, 2, 3))  # 0 is older, and open
+    np.testing.assert_array_equal(first.frames["front"][0], next(readers[0].frames(0, "front")))
+    with pytest.raises(DataError, match="disk is full"):
+        FrameStore.of(readers[1], cache, limit=1000, storage="raw")
+
+
+def test_the_limit_is_read_from_the_environment(tmp_path, monkeypatch):
+    (reader,) = others(tmp_path, 1)
+    monkeypatch.setenv("VISUOMOTOR_CACHE_GB", "0.000001")
+    with pytest.raises(DataError, match=r"VISUOMOTOR_CACHE_GB"):
+        FrameStore.of(reader, tmp_path / "cache")
+    monkeypatch.setenv("VISUOMOTOR_CACHE_GB", "much")
+    with pytest.raises(ValueError, match="expected a number of gigabytes, got 'much'"):
+        FrameStore.of(reader, tmp_path / "cache")
+
+
+def test_a_pickled_store_opens_the_same_files(store):
+    data = pickle.dumps(store)
+    assert len(data) < 1000
+    again = pickle.loads(data)
+    for camera, frames in store.frames.items():
+        np.testing.assert_array_equal(again.frames[camera], frames)
+
+
+def test_a_store_that_a_power_cut_may_have_spoiled_is_refused(reader, tmp_path):
+    folder = FrameStore.of(reader, tmp_path).folder
+    meta = json.loads((folder / "store.json").read_text())
+    (folder / "store.json").write_text(json.dumps({**meta, "boot": "another"}))
+    deadline = time.monotonic() + 60
+    while not (folder / "durable").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    FrameStore.of(reader, tmp_path)
+    (folder / "durable").unlink()
+    with pytest.raises(DataError, match="went down before"):
+        FrameStore.of(reader, tmp_path)
 
 
 def damage_size(folder: Path) -> None:
@@ -119,7 +228,7 @@ def damage_index(folder: Path) -> None:
     ("damage", "message"),
     [
         (damage_size, r"1\.u8: expected \d+ bytes of camera 'wrist', found 100"),
-        (damage_version, "expected version 1 of the frame store, got 0"),
+        (damage_version, "expected version 2 of the frame store, got 0"),
         (damage_index, "not the index of a frame store"),
     ],
 )

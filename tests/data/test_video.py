@@ -180,3 +180,21 @@ def test_settings_are_checked():
         VideoSettings(crf=60)
     with pytest.raises(ValueError, match="pixel format 'yuv42p'"):
         VideoSettings(pixels="yuv42p")
+
+
+def test_the_faster_conversion_of_full_color_gives_the_same_bits():
+    from av.video.reformatter import VideoReformatter
+
+    from visuomotor.data import video
+
+    generator, reformatter = np.random.default_rng(0), VideoReformatter()
+    for height, width in ((96, 96), (37, 53)):
+        picture = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        fast, slow = (
+            reformatter.reformat(
+                frame, format="yuv444p", interpolation=video._TO_YUV[kind], threads=1
+            ).to_ndarray()
+            for kind in ("yuv444p", "yuv420p")
+        )
+        np.testing.assert_array_equal(fast, slow)

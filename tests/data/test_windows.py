@@ -71,7 +71,7 @@ def test_indices_beyond_the_end_raise(reader, store):
 
 def test_a_store_of_other_data_is_refused(tmp_path, store):
     other = LeRobotReader(make_dataset(tmp_path / "other", episodes=2))
-    with pytest.raises(DataError, match="does not belong to"):
+    with pytest.raises(DataError, match="do not belong to"):
         Windows(other, store, Window(horizon=2), "other")
     assert FrameStore.of(other, tmp_path / "cache").frames.keys() == store.frames.keys()
 

@@ -52,6 +52,18 @@ def test_the_same_call_gives_the_same_bits(dataset: Path, tmp_path: Path) -> Non
     assert not torch.equal(other.leave.weight, again.leave.weight)
 
 
+def test_pictures_from_videos_by_workers_give_the_same_bits(dataset: Path, tmp_path: Path) -> None:
+    learn(dataset, tmp_path / "stored")
+    learn(dataset, tmp_path / "decoded", frames="videos", workers=2, cache=tmp_path / "none")
+    one, two = (
+        (tmp_path / name / "checkpoint" / "ema.safetensors").read_bytes() for name in ("stored", "decoded")
+    )
+    assert one == two
+    assert not (tmp_path / "none" / "frames").exists()
+    with pytest.raises(ValueError, match="unknown source of pictures 'video'"):
+        learn(dataset, tmp_path / "wrong", frames="video")
+
+
 def test_held_out_episodes_are_validated_on_and_not_trained_on(dataset: Path, tmp_path: Path) -> None:
     config = TrainConfig(steps=4, batch_size=6, validate_every=2, log_every=2, hold_out=1)
     report = learn(dataset, tmp_path / "run", config=config)

@@ -24,6 +24,7 @@ COMMANDS = {
     "data check": "find what spoils policies in a data set; exit code 1 if there is something",
     "data view": "a page to look through a data set: videos, plots, findings",
     "data repair": "recover what an interrupted recording left",
+    "data convert": "HDF5 and zarr demonstrations into a LeRobot data set",
     "train": "train a policy on data sets",
     "evaluate": "measure a policy in unseen scenes, with probes, videos and a report",
     "compare": "paired comparison of two evaluations",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from visuomotor import registry
-from visuomotor.cli.data import data_check, data_info, data_repair, data_view
-from visuomotor.cli.options import Report, Words, parse
+from visuomotor.cli.data import data_check, data_convert, data_info, data_repair, data_view
+from visuomotor.cli.options import Report, Words, parse, save_report
 from visuomotor.cli.show import Bars, rate, table
 from visuomotor.recipes import CollectConfig, EvaluateConfig, Recipe, get_recipe
 from visuomotor.rollout import plain
@@ -21,6 +20,7 @@ __all__ = [
     "collect",
     "compare",
     "data_check",
+    "data_convert",
     "data_info",
     "data_repair",
     "data_view",
@@ -46,16 +46,6 @@ def _chosen_recipe(words: Words, fallback: str) -> str:
         if word.startswith("--recipe="):
             return word.partition("=")[2]
     return fallback
-
-
-def _save(folder: Path, report: Report) -> Report:
-    """Write report.json into the output folder."""
-    report = plain(report)
-    (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
-    return report
-
-
-# --- demo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +152,7 @@ def collect(words: Words, prog: str) -> Report:
             progress=lambda kept, episodes: bars("collect demonstrations", kept, episodes),
         )
     print(f"{report.kept} demonstrations in {report.folder}; {report.dropped} failed and were dropped")
-    return _save(args.out, report.to_json())
+    return save_report(args.out, report.to_json())
 
 
 def _short(value: Any) -> str:
@@ -186,6 +176,10 @@ class _Train:
     """Folder or hub id of MiniLM's weights; the installed ones if none."""
     device: str = "cpu"
     """Where to compute, such as "cuda"."""
+    frames: Literal["store", "raw", "jpeg", "videos"] = "store"
+    """Pictures decoded once into a cache (JPEG where the disk is short, or as chosen), or from the videos."""
+    workers: int = 0
+    """Processes that prepare batches; they pay with --frames videos, on more cores than the network uses."""
     policy: Any
     """Config of the recipe's policy family."""
     training: Any
@@ -212,12 +206,14 @@ def train(words: Words, prog: str) -> Report:
             config=args.training,
             text_path=args.text_path,
             device=args.device,
+            frames=args.frames,
+            workers=args.workers,
             progress=training_progress(bars),
             preparing=bars,
         )
     print(f"{report.step} steps, {report.parameters:,} parameters, loss {report.loss}")
     print(f"checkpoint: {args.out}")
-    return _save(args.out, report.to_json())
+    return save_report(args.out, report.to_json())
 
 
 # --- evaluate, compare

@@ -1,22 +1,23 @@
-"""The commands about data sets: `data info`, `data check`, `data view`, `data repair`."""
+"""The commands about data sets: `data info`, `data check`, `data view`, `data repair`, `data convert`."""
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from visuomotor.cli.options import Report, Words, parse
-from visuomotor.cli.show import Bars
+from visuomotor.cli.options import Report, Words, parse, save_report
+from visuomotor.cli.show import Bars, table
 from visuomotor.errors import DataError
 
 if TYPE_CHECKING:
     from visuomotor.data.check import CheckReport
 
-__all__ = ["data_check", "data_info", "data_repair", "data_view"]
+__all__ = ["data_check", "data_convert", "data_info", "data_repair", "data_view"]
 
 _SHOWN = 3
 """Findings of each check that are printed."""
@@ -151,3 +152,64 @@ def data_repair(words: Words, prog: str) -> Report:
             print(f"{title}: {what}")
     print(f"{report.episodes} episodes, {report.ticks} ticks in {report.folder}")
     return report.to_json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataConvert:
+    """Options of `data convert`."""
+
+    source: Positional[Path]
+    """A file, or a folder of files."""
+    out: Path = Path("outputs/converted")
+    """Folder of the data set; a conversion that was stopped goes on."""
+    format: Literal["libero", "robomimic", "act", "replay"] | None = None
+    """What the files are; found out if none."""
+    instruction: str | None = None
+    """The words of every episode, for files that have none."""
+    embodiment: str | None = None
+    """Name of the body; that of the format if none."""
+    rate: float | None = None
+    """Ticks a second; what the files or their format say if none."""
+    cameras: tuple[str, ...] | None = None
+    """Those that are wanted, in order; "new=old" renames one. All if none."""
+    flip: Literal["none", "vertical", "rotate"] | None = None
+    """What makes pictures upright; what the files or their format say if none."""
+    mapping: Path | None = None
+    """JSON that says what every number is, instead of the preset of the format."""
+    show: bool = False
+    """Print the mapping as JSON, for --mapping, and convert nothing."""
+
+
+def data_convert(words: Words, prog: str) -> Report:
+    """Demonstrations in other formats."""
+    from visuomotor.data.convert.mapping import Mapping
+    from visuomotor.data.convert.run import convert, plan
+    from visuomotor.data.tables import load_json
+
+    args = parse(_DataConvert, words, prog)
+    named = [word.partition("=") for word in args.cameras or ()]
+    options: dict[str, Any] = {
+        "kind": args.format,
+        "instruction": args.instruction,
+        "embodiment": args.embodiment,
+        "rate": args.rate,
+        "cameras": {new: old or new for new, _, old in named} or None,
+        "flip": args.flip,
+        "mapping": None if args.mapping is None else Mapping.from_json(load_json(args.mapping)),
+    }
+    work = plan(args.source, **options)
+    if args.show:
+        print(json.dumps(work.mapping.to_json(), indent=1))
+        return work.mapping.to_json()
+    with Bars() as bars:
+        report = convert(
+            args.source,
+            args.out,
+            progress=lambda done, total: bars("convert episodes", done, total),
+            **options,
+        )
+    print(f"{report.episodes} episodes, {report.ticks} ticks of format {report.kind} in {report.folder}")
+    if report.unused:
+        print("left behind:")
+        table([["", key, str(shape)] for key, shape in sorted(report.unused.items())])
+    return save_report(args.out, report.to_json())

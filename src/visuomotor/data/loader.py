@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
-from visuomotor.data.collate import collate
+from visuomotor.data.collate import stack, to_tensors
 from visuomotor.data.mixture import shares
 from visuomotor.data.order import Order, Stream
 from visuomotor.data.windows import Windows
+from visuomotor.data.workers import Workers
 from visuomotor.errors import unknown_name
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Diet, Sample
@@ -42,6 +44,9 @@ class Loader:
             left out.
         prefetch: Batches that a thread prepares ahead while the caller computes; 0 prepares each
             when it is asked for. The batches are the same.
+        workers: Processes that prepare batches ahead, two each, instead of that thread; 0 for none. They
+            pay where a batch costs more than the network needs for it, as when pictures are decoded
+            from videos, and where there are cores for them. The batches are the same.
     """
 
     def __init__(
@@ -55,10 +60,12 @@ class Loader:
         diet: Diet | None = None,
         weights: Mapping[str, float] | None = None,
         prefetch: int = 0,
+        workers: int = 0,
     ) -> None:
-        if batch_size < 1 or prefetch < 0:
+        if batch_size < 1 or prefetch < 0 or workers < 0:
             raise ValueError(
-                f"loader: expected batch_size >= 1 and prefetch >= 0, got {batch_size} and {prefetch}."
+                f"loader: expected batch_size >= 1, prefetch >= 0 and workers >= 0, got {batch_size}, "
+                f"{prefetch} and {workers}."
             )
         self.windows = (windows,) if isinstance(windows, Windows) else tuple(windows)
         self.pipelines = pipelines
@@ -83,9 +90,12 @@ class Loader:
         self._order = Order(streams, (seed, _SEEN))
         self._blind = batch_size * diet.blind if any(len(hint.rows) for hint in hints) else 0
         self._blind_order = Order(hints, (seed, _BLIND)) if self._blind else None
-        self._prefetch = prefetch
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader") if prefetch else None
+        self._prefetch = 0 if workers else prefetch
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader") if self._prefetch else None
         self._ahead: dict[int, Future[Batch]] = {}
+        self._workers: Workers | None = None
+        if workers:
+            self._workers = Workers(self, workers)  # last, as they get a copy of all that is above
 
     def __len__(self) -> int:
         """Ticks of all data sets."""
@@ -93,6 +103,8 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """The batch of an optimizer step; equal seed and step give an equal batch."""
+        if self._workers is not None:
+            return to_tensors(self._workers.batch(step))
         if self._pool is None:
             return self._make(step)
         future = self._ahead.pop(step, None)
@@ -117,7 +129,9 @@ class Loader:
         return [self._sample(row, Windows.blind) for row in rows]
 
     def close(self) -> None:
-        """Stop the thread that prepares ahead."""
+        """Stop the thread or the processes that prepare ahead."""
+        if self._workers is not None:
+            self._workers.close()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
@@ -129,11 +143,19 @@ class Loader:
     ) -> None:
         self.close()
 
-    def _make(self, step: int) -> Batch:
-        batch = collate(self.samples(step), self.embodiments)
+    def arrays(self, step: int) -> Batch:
+        """The same as `batch`, prepared here and now, of NumPy arrays."""
+        batch = stack(self.samples(step), self.embodiments)
         if not self._blind:
             return batch
-        return replace(batch, blind=collate(self.blind_samples(step), self.embodiments))
+        return replace(batch, blind=stack(self.blind_samples(step), self.embodiments))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker needs."""
+        return {**vars(self), "_pool": None, "_ahead": {}, "_workers": None}
+
+    def _make(self, step: int) -> Batch:
+        return to_tensors(self.arrays(step))
 
     def _sample(self, row: int, kind: Callable[[Windows, int], Sample]) -> Sample:
         part = int(np.searchsorted(self._starts, row, side="right")) - 1

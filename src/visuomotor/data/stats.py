@@ -61,10 +61,8 @@ class PictureSpread:
     def add(self, picture: UInt8[np.ndarray, "height width 3"]) -> None:
         """Count one picture, or pass over it."""
         if self._ticks % _PICTURE_STRIDE == 0:
-            shifted = picture.reshape(-1, 3) + np.array(
-                [0, 256, 512], np.int64
-            )  # one histogram for all channels
-            self._levels += np.bincount(shifted.ravel(), minlength=768).reshape(3, 256)
+            for channel, levels in enumerate(self._levels):
+                levels += np.bincount(picture[..., channel].ravel(), minlength=256)
         self._ticks += 1
 
     def finish(self) -> Spread:

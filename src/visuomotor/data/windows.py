@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
+from visuomotor.data.frames import Frames, Pictures
 from visuomotor.data.keypoints import find_keypoints
 from visuomotor.data.reader import LeRobotReader
-from visuomotor.data.store import FrameStore
 from visuomotor.errors import DataError
 from visuomotor.types import Sample, Window
 
@@ -25,7 +26,7 @@ class Windows:
 
     Args:
         reader: The data set.
-        store: Its decoded pictures.
+        store: Its pictures: decoded ones (`FrameStore`), or those of its videos (`VideoFrames`).
         window: Which ticks a sample holds.
         key: Name of the data set in `Sample.key`.
         episodes: Only the ticks of these episodes, in this order; all if None.
@@ -34,7 +35,7 @@ class Windows:
     def __init__(
         self,
         reader: LeRobotReader,
-        store: FrameStore,
+        store: Frames,
         window: Window,
         key: str,
         episodes: Sequence[int] | None = None,
@@ -42,19 +43,21 @@ class Windows:
         expected = {(c.name, (len(reader), c.height, c.width, 3)) for c in reader.spec.cameras}
         found = {(name, frames.shape) for name, frames in store.frames.items()}
         if found != expected:
-            raise DataError(f"{store.folder}: a store of {sorted(found)} does not belong to {reader.folder}.")
+            raise DataError(
+                f"pictures of {sorted(found)} do not belong to {reader.folder}, which has {sorted(expected)}."
+            )
         self.reader = reader
         self.window = window
         self.key = key
+        self._store = store
         self._frames = dict(store.frames)
         lengths = np.array([episode.length for episode in reader.episodes])
         ends = np.cumsum(lengths)
         chosen = range(len(lengths)) if episodes is None else episodes
         rows = [np.arange(ends[episode] - lengths[episode], ends[episode]) for episode in chosen]
-        self._rows = np.concatenate([np.arange(0), *rows]).tolist()
-        self._first = np.repeat(ends - lengths, lengths).tolist()
-        self._end = np.repeat(ends, lengths).tolist()
-        self._tasks = reader.task_index.tolist()
+        self._rows = np.concatenate([np.arange(0), *rows])
+        self._first = np.repeat(ends - lengths, lengths)
+        self._end = np.repeat(ends, lengths)
         self._keypoints = find_keypoints(
             reader.spec,
             reader.state,
@@ -76,11 +79,19 @@ class Windows:
 
     def __getitem__(self, index: int) -> Sample:
         """The sample of one tick; negative ones count from the end."""
-        return self._sample(self._rows[index], self._frames)
+        return self._sample(int(self._rows[index]), self._frames)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without pictures, which another process opens itself."""
+        return {name: value for name, value in vars(self).items() if name != "_frames"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._frames = dict(self._store.frames)
 
     def blind(self, index: int) -> Sample:
         """The same without cameras: nothing is read of the pictures."""
-        return self._sample(self._rows[index], {})
+        return self._sample(int(self._rows[index]), {})
 
     @property
     def told(self) -> Bool[np.ndarray, "sample 2"]:
@@ -90,8 +101,8 @@ class Windows:
         found: np.ndarray = self._keypoints.mask[self._rows]
         return found
 
-    def _sample(self, tick: int, frames: Mapping[str, np.ndarray]) -> Sample:
-        reader, first, end = self.reader, self._first[tick], self._end[tick]
+    def _sample(self, tick: int, frames: Mapping[str, Pictures]) -> Sample:
+        reader, first, end = self.reader, int(self._first[tick]), int(self._end[tick])
         rows: slice | np.ndarray
         if len(self._offsets) == 1:
             rows, history_mask = slice(tick, tick + 1), self._all_history
@@ -113,7 +124,7 @@ class Windows:
             state=reader.state[rows],
             history_mask=history_mask,
             state_mask=self._state_mask,
-            instruction=reader.tasks[self._tasks[tick]],
+            instruction=reader.instruction(tick),
             embodiment=reader.spec.embodiment,
             key=self.key,
             time=(tick - first) / reader.spec.rate,

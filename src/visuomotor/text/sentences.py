@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -48,6 +48,10 @@ class SentenceCache:
     def __init__(self, encoder: SentenceEncoder) -> None:
         self.encoder = encoder
         self._states: dict[str, np.ndarray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is known, without the encoder: another process only looks sentences up."""
+        return {"encoder": _Away(self.hash, self.width), "_states": self._states}
 
     @property
     def hash(self) -> str:
@@ -132,3 +136,16 @@ class SentenceCache:
         states = np.array(states, dtype=np.float32)  # a copy of its own
         states.setflags(write=False)
         self._states[sentence] = states
+
+
+class _Away:
+    """Stands for an encoder that stayed in another process."""
+
+    def __init__(self, hash: str, width: int) -> None:
+        self.hash, self.width = hash, width
+
+    def encode(self, sentences: Sequence[str]) -> list[Float32[np.ndarray, "token width"]]:
+        raise DataError(
+            f"sentence {sentences[0]!r}: was not encoded before this process got the cache, and the encoder "
+            "is elsewhere. Call `warm` with every sentence of the data first."
+        )

@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
 from visuomotor.agent.folder import open_sentences
+from visuomotor.data.frames import Frames, VideoFrames
 from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.loader import Loader
 from visuomotor.data.store import FrameStore, cache_folder
 from visuomotor.data.windows import Windows
-from visuomotor.errors import DataError
+from visuomotor.errors import DataError, unknown_name
 from visuomotor.policies.base import Policy
 from visuomotor.registry import lookup
 from visuomotor.text.sentences import SentenceCache
@@ -29,6 +30,7 @@ __all__ = ["build_policy", "train_from_folder"]
 Folder = str | os.PathLike[str]
 Preparing = Callable[[str, int, int], None]
 """Called with what is being prepared, how much of it is done, and how much there is."""
+FramesFrom = Literal["store", "raw", "jpeg", "videos"]
 _VALIDATION_BATCHES = 8
 _AHEAD = 2
 """Batches that are prepared while the network computes."""
@@ -40,7 +42,7 @@ class _Source:
 
     key: str
     reader: LeRobotReader
-    store: FrameStore
+    store: Frames
 
     def windows(self, policy: Policy, episodes: Sequence[int]) -> Windows:
         """Samples of some episodes, as the policy's window wants them."""
@@ -87,6 +89,8 @@ def train_from_folder(
     text_path: Folder | None = None,
     cache: Folder | None = None,
     device: str | torch.device = "cpu",
+    frames: FramesFrom = "store",
+    workers: int = 0,
     progress: Callable[[Progress], None] | None = None,
     preparing: Preparing | None = None,
     resume: bool = True,
@@ -104,6 +108,9 @@ def train_from_folder(
         text_path: Where the weights of the sentence encoder are; the packaged ones if None.
         cache: Folder for decoded pictures and encoded sentences; the user's cache folder if None.
         device: Where to compute.
+        frames: Where pictures come from: decoded once into a "store", as JPEG where the disk is short
+            ("raw" and "jpeg" insist); or from the "videos" each time, which needs no disk.
+        workers: Processes that prepare batches. With a store one thread is as fast, and is what 0 means.
         progress: Called after every step.
         preparing: Called while pictures are decoded and sentences are encoded.
         resume: Whether a run that is there already may be resumed; if not, it is refused.
@@ -114,9 +121,12 @@ def train_from_folder(
         TrainInterrupted: Ctrl-C or SIGTERM; the state is saved, and the same call goes on.
     """
     config = config or TrainConfig()
+    if frames not in get_args(FramesFrom):
+        raise unknown_name("source of pictures", frames, get_args(FramesFrom))
     refuse_foreign(Path(out))  # before pictures are decoded for minutes
     sources = [
-        _open(key, folder, (specs or {}).get(key), cache, preparing) for key, folder in _named(data).items()
+        _open(key, folder, (specs or {}).get(key), cache, frames, preparing)
+        for key, folder in _named(data).items()
     ]
     model = build_policy(policy, policy_config, {s.key: s.reader.spec for s in sources}, seed=config.seed)
     sentences = open_sentences(model, text_path)
@@ -125,7 +135,7 @@ def train_from_folder(
     stats = {source.key: source.reader.stats for source in sources}
     pipelines = {key: model.transforms(key, stats[key], sentences) for key in stats}
 
-    def load(part: str, batch_size: int, ahead: int, diet: Diet | None = None) -> Loader:
+    def load(part: str, batch_size: int, ahead: int, diet: Diet | None = None, workers: int = 0) -> Loader:
         windows = [source.windows(model, _split(source, config.hold_out)[part]) for source in sources]
         return Loader(
             windows,
@@ -136,11 +146,12 @@ def train_from_folder(
             diet=diet,
             weights=config.weights,
             prefetch=ahead,
+            workers=workers,
         )
 
     with ExitStack() as stack:
         part_size = config.batch_size // config.accumulate
-        loader = stack.enter_context(load("train", part_size, _AHEAD, model.diet))
+        loader = stack.enter_context(load("train", part_size, _AHEAD, model.diet, workers))
         validation: list[Batch] = []
         if config.hold_out:
             held = load("validation", part_size, 0)
@@ -180,20 +191,28 @@ def _named(data: Folder | Sequence[Folder] | Mapping[str, Folder]) -> dict[str, 
 
 
 def _open(
-    key: str, folder: Path, spec: Spec | None, cache: Folder | None, preparing: Preparing | None
+    key: str,
+    folder: Path,
+    spec: Spec | None,
+    cache: Folder | None,
+    source: FramesFrom,
+    preparing: Preparing | None,
 ) -> _Source:
-    """Read a data set, and decode its pictures unless the cache has them."""
+    """Read a data set, and decode its pictures unless the cache has them, or they come from the videos."""
     reader = LeRobotReader(folder, spec)
     if not reader.episodes:
         raise DataError(f"{folder}: the data set has no episode. Collect some first.")
 
+    if source == "videos":
+        return _Source(key=key, reader=reader, store=VideoFrames(reader))
     frames = None if cache is None else Path(cache) / "frames"
+    storage = "auto" if source == "store" else source
 
     def tell(done: int, total: int) -> None:
         if preparing is not None:
             preparing(f"decoding pictures of {key}", done, total)
 
-    return _Source(key=key, reader=reader, store=FrameStore.of(reader, frames, tell))
+    return _Source(key=key, reader=reader, store=FrameStore.of(reader, frames, tell, storage=storage))
 
 
 def _split(source: _Source, hold_out: int) -> dict[str, range]:

@@ -1,0 +1,333 @@
+"""Reading and writing data sets, side by side with lerobot in an environment of its own.
+
+    ./run bench data --lerobot lerobot-env/bin/python [--rounds 5] [--samples 100] [--seed 0]
+
+The environment needs Python 3.12:
+
+    python3.12 -m venv lerobot-env && lerobot-env/bin/pip install 'lerobot[dataset]==0.6.1'
+
+Rendered episodes of the table top, two cameras of 224 pixels, are written by both. Samples (2 pictures a
+camera, 16 actions) are then read by both from the files that lerobot wrote with its defaults. Both are
+pinned to one core, rounds are interleaved, and the table has the median of rounds with minimum and
+maximum; wall time decides, CPU time stands beside it, as it suffers less from other work. The last line
+is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+
+from visuomotor.data.episode import EpisodeRecorder
+from visuomotor.data.frames import Frames, VideoFrames
+from visuomotor.data.lerobot import LeRobotReader, LeRobotWriter
+from visuomotor.data.loader import Loader
+from visuomotor.data.store import FrameStore
+from visuomotor.data.windows import Windows
+from visuomotor.envs.tabletop import TabletopEnv
+from visuomotor.experts.tabletop import TabletopExpert
+from visuomotor.types import Camera, Dimension, Observation, Spec, Window
+
+SIZE, RATE = 224, 10.0
+WINDOW = Window(history=(-1, 0), horizon=16)
+CAMERAS = ("front", "wrist")
+WORDS = "put it in the bowl"
+PEER = Path(__file__).parent / "peers" / "lerobot_data.py"
+Times = dict[str, list[float]]
+
+
+class Peer:
+    """lerobot, in its own process and environment."""
+
+    def __init__(self, python: str, log: Path) -> None:
+        ours, theirs = os.pipe()
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        environment.pop("PYTHONPATH", None)
+        with log.open("w") as out:
+            self._process = subprocess.Popen(
+                [python, str(PEER), str(theirs)],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                pass_fds=[theirs],
+                text=True,
+                env=environment,
+            )
+        os.close(theirs)
+        self._answers = os.fdopen(ours)
+
+    def __call__(self, do: str, **request: Any) -> dict[str, Any]:
+        """Have something done, and its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+        self._process.stdin.flush()
+        line = self._answers.readline()
+        if not line:
+            raise RuntimeError(f"lerobot's process ended with code {self._process.wait()}; see its log.")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def render(episodes: int, seed: int) -> dict[str, np.ndarray]:
+    """Demonstrations with a little noise, all ticks one after the other."""
+    env, expert = TabletopEnv(task="put_in", cameras=dict.fromkeys(CAMERAS, SIZE)), TabletopExpert()
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in (*CAMERAS, "state", "action")}
+    lengths, generator = [], np.random.default_rng(seed)
+    for number in range(seed, seed + episodes):
+        env.reset(seed=number)
+        for length in range(1, env.max_ticks + 1):  # noqa: B007  (its last value is what is wanted)
+            seen, action = env.observe(), expert(env)
+            for camera in CAMERAS:
+                rows[camera].append(seen.images[camera][0])
+            rows["state"].append(seen.state[0])
+            rows["action"].append(np.asarray(action, np.float32))
+            if env.step(action + generator.normal(0, 0.01, action.shape) * (np.arange(len(action)) < 6)).done:
+                break
+        lengths.append(length)
+    return {**{name: np.stack(values) for name, values in rows.items()}, "lengths": np.array(lengths)}
+
+
+def spec_of(data: dict[str, np.ndarray]) -> Spec:
+    state, action = (
+        tuple(Dimension(name=f"d{i}") for i in range(data[n].shape[1])) for n in ("state", "action")
+    )
+    cameras = tuple(Camera(name=name, height=SIZE, width=SIZE) for name in CAMERAS)
+    return Spec(embodiment="bench", cameras=cameras, state=state, action=action, rate=RATE)
+
+
+def write(data: dict[str, np.ndarray], spec: Spec, folder: Path) -> None:
+    """The same as the peer's, with our own interface and defaults."""
+    shutil.rmtree(folder, ignore_errors=True)
+    tick = 0
+    with LeRobotWriter(folder, spec) as writer:
+        for length in data["lengths"].tolist():
+            recorder = EpisodeRecorder(spec)
+            for _ in range(length):
+                images = {camera: data[camera][tick][None] for camera in CAMERAS}
+                seen = Observation(
+                    images=images, state=data["state"][tick][None], instruction=WORDS, embodiment="bench"
+                )
+                recorder.tick(seen, data["action"][tick])
+                tick += 1
+            writer.add(recorder.finish())
+
+
+def timed(function: Callable[[], object]) -> dict[str, float]:
+    began, cpu = time.perf_counter(), time.process_time()
+    function()
+    return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
+
+
+@contextmanager
+def one_core(peer: Peer) -> Iterator[None]:
+    """Both processes on the same core, one after the other."""
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(every)})
+    peer("cores", cores=[max(every)])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, every)
+        peer("cores", cores=sorted(every))
+
+
+def decode_plainly(folder: Path) -> None:
+    """Every picture of every video as PyAV's own example does it."""
+    for path in sorted(folder.glob("videos/*/*/*.mp4")):
+        with av.open(str(path)) as container:
+            container.streams.video[0].codec_context.thread_count = 1
+            for frame in container.decode(video=0):
+                frame.to_ndarray(format="rgb24")
+
+
+def equal_values(peer: Peer, windows: Windows, rows: list[int], folder: Path) -> int:
+    """In how many samples every picture, state and action has the very same values as lerobot's."""
+    found = 0
+    for row in rows:
+        peer("values", row=row, out=str(folder / "sample.npz"))
+        theirs, ours = np.load(folder / "sample.npz"), windows[row]
+        same = np.array_equal(theirs["action"], ours.actions) and np.array_equal(
+            theirs["observation.state"], ours.state
+        )
+        for camera in CAMERAS:
+            pictures = theirs[f"observation.images.{camera}"]  # time channel height width
+            same = same and np.array_equal(pictures.transpose(0, 2, 3, 1), ours.images[camera])
+        found += bool(same)
+    return found
+
+
+def private_bytes(pid: int) -> float:
+    """Megabytes of a process that are its own: not those of mapped files."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("the system does not tell the memory of a process")
+
+
+def soak(windows: Windows, samples: int, seed: int) -> list[float]:
+    """Megabytes of one worker after each tenth of `samples` samples."""
+    size, found = 50, []
+    with Loader(windows, batch_size=size, seed=seed, workers=1) as loader:
+        for step in range(samples // size):
+            loader.batch(step)
+            if (step + 1) % max(1, samples // size // 10) == 0:
+                assert loader._workers is not None
+                found.append(round(private_bytes(loader._workers.processes[0]), 1))
+    return found
+
+
+def read(windows: Windows, rows: list[int]) -> None:
+    for row in rows:
+        windows[row]
+
+
+def first_batch(windows: Windows, seed: int) -> float:
+    began = time.perf_counter()
+    with Loader(windows, batch_size=8, seed=seed, workers=2) as loader:
+        loader.batch(0)
+        return time.perf_counter() - began
+
+
+def measure(args: argparse.Namespace, folder: Path) -> tuple[Times, dict[str, Any]]:
+    """All rounds: rates a second, or seconds where the name ends in `_s`."""
+    peer = Peer(args.lerobot, folder / "lerobot.log")
+    versions = peer("versions")
+    data = render(args.episodes, 5000 + args.seed)
+    np.savez(folder / "frames.npz", **data)
+    spec, pictures = spec_of(data), 2 * int(data["lengths"].sum())
+    times: Times = {}
+
+    def note(name: str, amount: float, answer: dict[str, float]) -> None:
+        times.setdefault(name, []).append(amount / answer["seconds"])
+        if "cpu" in answer:
+            times.setdefault(f"{name} (CPU)", []).append(amount / max(answer["cpu"], 1e-9))
+
+    with one_core(peer):
+        for _ in range(args.write_rounds):
+            note(
+                "write lerobot",
+                pictures,
+                peer("write", frames=f"{folder}/frames.npz", folder=f"{folder}/theirs"),
+            )
+            note("write ours", pictures, timed(lambda: write(data, spec, folder / "ours")))
+    reader = LeRobotReader(folder / "theirs", spec)
+    peer("open", folder=f"{folder}/theirs", history=list(WINDOW.history), horizon=WINDOW.horizon)
+    with one_core(peer):
+        for _ in range(args.rounds):
+            note("decode PyAV", pictures, timed(lambda: decode_plainly(folder / "theirs")))
+            shutil.rmtree(folder / "cache", ignore_errors=True)
+            note(
+                "build",
+                pictures,
+                timed(lambda: FrameStore.of(reader, folder / "cache", storage="raw", threads=1)),
+            )
+    store = FrameStore.of(reader, folder / "cache", storage="raw")
+    sources: dict[str, Frames] = {"no cache": VideoFrames(reader), "store": store}
+    windows = {name: Windows(reader, frames, WINDOW, "bench") for name, frames in sources.items()}
+    generator = np.random.default_rng(args.seed)
+
+    def rows(count: int) -> list[int]:
+        return generator.integers(0, len(reader), count).tolist()
+
+    equal = equal_values(peer, windows["no cache"], rows(16), folder)
+    with one_core(peer):
+        peer("random", rows=rows(10))  # warm
+        for _ in range(args.rounds):
+            chosen = rows(args.samples)
+            note("samples lerobot", len(chosen), peer("random", rows=chosen))
+            note("samples no cache", len(chosen), timed(partial(read, windows["no cache"], chosen)))
+            note("samples store", 20 * len(chosen), timed(partial(read, windows["store"], chosen * 20)))
+    for number in range(args.first_rounds):
+        times.setdefault("first batch ours, store_s", []).append(first_batch(windows["store"], number))
+        times.setdefault("first batch ours, no cache_s", []).append(first_batch(windows["no cache"], number))
+        times.setdefault("first batch lerobot_s", []).append(
+            peer("first_batch", batch_size=8, workers=2)["seconds"]
+        )
+    facts = {
+        "memory_mb": {
+            "store": soak(windows["store"], args.soak, args.seed),
+            "no_cache": soak(windows["no cache"], args.soak_videos, args.seed),
+        },
+        "samples_with_equal_values": f"{equal} of 16",
+        "pictures": pictures,
+        "lerobot": versions,
+    }
+    return times, facts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--lerobot", default=os.environ.get("LEROBOT_PYTHON"), help="its Python; or $LEROBOT_PYTHON"
+    )
+    parser.add_argument("--episodes", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write-rounds", type=int, default=2)
+    parser.add_argument("--first-rounds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=100, help="a round")
+    parser.add_argument("--soak", type=int, default=50_000, help="samples of the memory test, from the store")
+    parser.add_argument("--soak-videos", type=int, default=50_000, help="the same, from the videos")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="also write the JSON object here")
+    args = parser.parse_args()
+    if not args.lerobot:
+        parser.error("--lerobot: expected the Python of an environment with lerobot 0.6.1. " + str(__doc__))
+    torch.set_num_threads(1)
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="bench-data-") as name:
+        times, facts = measure(args, Path(name))
+    middle = {what: statistics.median(values) for what, values in times.items()}
+    print(f"{'':34}{'median':>10}{'min':>10}{'max':>10}    n")
+    for what, values in times.items():
+        unit = "s" if what.endswith("_s") else "/s"
+        numbers = "".join(f"{value:10.2f}" for value in (middle[what], min(values), max(values)))
+        print(f"{what.removesuffix('_s'):34}{numbers} {unit:2} {len(values)}")
+    result = {
+        "no_cache": round(middle["samples no cache"] / middle["samples lerobot"], 2),
+        "no_cache_cpu": round(middle["samples no cache (CPU)"] / middle["samples lerobot (CPU)"], 2),
+        "store": round(middle["samples store"] / middle["samples lerobot"], 1),
+        "store_cpu": round(middle["samples store (CPU)"] / middle["samples lerobot (CPU)"], 1),
+        "write": round(middle["write ours"] / middle["write lerobot"], 2),
+        "build": round(middle["build"] / middle["decode PyAV"], 2),
+        "build_cpu": round(middle["build (CPU)"] / middle["decode PyAV (CPU)"], 2),
+        "first_batch_s": round(middle["first batch ours, store_s"], 2),
+        "first_batch_no_cache_s": round(middle["first batch ours, no cache_s"], 2),
+        "first_batch_lerobot_s": round(middle["first batch lerobot_s"], 2),
+        **facts,
+        "rounds": {what: [round(value, 3) for value in values] for what, values in times.items()},
+        "seed": args.seed,
+        "load_average": [round(load, 1), round(os.getloadavg()[0], 1)],
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in ("torch", "av", "numpy", "pyarrow")}
+        | {"python": platform.python_version()},
+    }
+    for what, values in facts["memory_mb"].items():
+        print(f"memory of a worker, {what}: {values} MB, after each tenth")
+    print(f"samples with the same values as lerobot's: {facts['samples_with_equal_values']}")
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

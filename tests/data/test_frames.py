@@ -27,7 +27,11 @@ def test_any_rows_in_any_order_are_what_sequential_decoding_gives(reader, store)
 
 @pytest.mark.parametrize("gap", [1, 3, 100])
 def test_key_frames_may_be_anywhere(tmp_path, gap, monkeypatch):
-    monkeypatch.setattr("visuomotor.data.episode.VideoSettings", lambda: VideoSettings(gap=gap))
+    class Sparse(VideoSettings):
+        def __init__(self) -> None:
+            super().__init__(gap=gap)
+
+    monkeypatch.setattr("visuomotor.data.episode.VideoSettings", Sparse)
     reader = LeRobotReader(make_dataset(tmp_path / "set", episodes=2))
     whole = np.concatenate([np.stack(list(reader.frames(n, "front"))) for n in range(2)])
     frames = VideoFrames(reader).frames["front"]

@@ -184,8 +184,12 @@ class _Video:
         self._stream = self._container.streams.video[0]
         self._stream.codec_context.thread_count = 1
         self._base = float(self._stream.time_base or 0)
-        keys = [self._number(entry.timestamp) for entry in self._stream.index_entries if entry.is_keyframe]
-        self._keys: Int64[np.ndarray, " key"] = np.array(keys or [0], np.int64)
+        # The index tells when a packet is decoded, which is earlier than its picture is shown where the
+        # encoder had looked ahead.
+        entries = self._stream.index_entries
+        self._times = [entry.timestamp for entry in entries if entry.is_keyframe] or [0]
+        ahead = (self._stream.start_time or 0) - (entries[0].timestamp if len(entries) else 0)
+        self._keys: Int64[np.ndarray, " key"] = np.array([self._number(time + ahead) for time in self._times])
         self._reformatter = VideoReformatter()
         self._packets: Iterator[Any] = iter(())
         self._next = -1  # number of the picture that the decoder gives next; -1: it has to seek
@@ -226,10 +230,10 @@ class _Video:
 
     def _approach(self, number: int) -> None:
         """Seek, unless decoding on is the shorter way."""
-        key = int(self._keys[max(0, int(np.searchsorted(self._keys, number, side="right")) - 1)])
-        if not key <= self._next <= number:
+        key = max(0, int(np.searchsorted(self._keys, number, side="right")) - 1)
+        if not self._keys[key] <= self._next <= number:
             # exactly the time of the key frame: a moment earlier would be the key frame before it
-            self._container.seek(round(key / self._rate / self._base), stream=self._stream, backward=True)
+            self._container.seek(self._times[key], stream=self._stream, backward=True)
             self._packets = self._container.demux(self._stream)
 
     def _number(self, time: int | None) -> int:

@@ -135,7 +135,11 @@ def check_count(source: Path, found: int, declared: Any, files: int, *, ours: bo
     if not found:
         raise DataError(
             f"{source}: the data set holds no finished episode. "
-            "Collect again into the same folder, or delete it."
+            + (
+                "Collect again into the same folder, or delete it."
+                if ours
+                else "If its recording was interrupted, try `visuomotor data repair`."
+            )
         )
     if declared is None and ours:
         return

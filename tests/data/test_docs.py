@@ -16,7 +16,7 @@ def test_the_recipes_of_the_data_page_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(PAGE.parents[1] / "tests/parity/lerobot_golden/v21/set", "theirs")
     code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    assert len(code) == 5
+    assert len(code) == 6
     names: dict[str, object] = {"__name__": "__docs__"}
     for block in code:
         exec(compile(block, str(PAGE), "exec"), names)

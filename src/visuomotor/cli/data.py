@@ -66,8 +66,8 @@ def data_check(words: Words, prog: str) -> Report:
 
     args = parse(_DataCheck, words, prog)
     try:
-        survey = Survey(reader=LeRobotReader(args.folder))
-        test = None if args.test is None else Survey(reader=LeRobotReader(args.test))
+        survey = Survey(reader=LeRobotReader(args.folder, timed=False))
+        test = None if args.test is None else Survey(reader=LeRobotReader(args.test, timed=False))
     except DataError as error:
         print(f"visuomotor: {error}", file=sys.stderr)
         return {"folder": str(args.folder), "error": str(error), "exit_code": 2}

@@ -77,6 +77,7 @@ class LeRobotReader:
             it in meta/visuomotor.json; for others it must be given, it is never guessed.
         keys: Feature of "state", "action" or a camera, where a foreign data set does not call them
             `observation.state`, `action` and `observation.images.<camera>`.
+        timed: Whether time stamps must fit the rate; `data check` reads those that do not, and says where.
 
     Attributes:
         folder: Where it lies.
@@ -98,7 +99,12 @@ class LeRobotReader:
     """
 
     def __init__(
-        self, folder: str | Path, spec: Spec | None = None, *, keys: Mapping[str, str] | None = None
+        self,
+        folder: str | Path,
+        spec: Spec | None = None,
+        *,
+        keys: Mapping[str, str] | None = None,
+        timed: bool = True,
     ) -> None:
         self.folder = Path(folder)
         info = load_info(self.folder)
@@ -112,7 +118,7 @@ class LeRobotReader:
         version = Version2 if self.version in layout.VERSIONS_2 else Version3
         self._catalog: Catalog = version(self.folder, info, ours=ours)
         stored = [key for key in self._keys.values() if self._is_image(key)]
-        tables = load_tables(self._catalog, info, widths, pictures=stored, ours=ours)
+        tables = load_tables(self._catalog, info, widths, pictures=stored, ours=ours, timed=timed)
         nothing = np.zeros((len(tables.task_index), 0), np.float32)
         self.state: Float32[np.ndarray, "tick state"] = tables.vectors.get(self._keys["state"], nothing)
         self.actions: Float32[np.ndarray, "tick action"] = tables.vectors.get(self._keys["action"], nothing)

@@ -172,6 +172,7 @@ def load_tables(
     *,
     pictures: Sequence[str] = (),
     ours: bool,
+    timed: bool = True,
 ) -> Tables:
     """The numbers of every tick.
 
@@ -182,6 +183,7 @@ def load_tables(
         pictures: Columns of pictures that must be there as well; they are not read.
         ours: Whether our writer made it. An interrupted one may leave rows behind the last finished
             episode; such rows are left out. In a foreign data set they are an error.
+        timed: Whether time stamps must fit the rate.
     """
     told = layout.SUBTASK_INDEX in info["features"]
     more = ((layout.SUBTASK_INDEX,) if told else ()) + (
@@ -204,7 +206,7 @@ def load_tables(
         )
     columns = {name: values[:total] for name, values in columns.items()}
     _check_rows(catalog, columns)
-    if "timestamp" in columns:
+    if timed and "timestamp" in columns:
         _check_times(catalog, columns["timestamp"], columns["frame_index"], float(info["fps"]))
     _check_words(catalog, columns["task_index"], "task", len(catalog.tasks))
     if told:

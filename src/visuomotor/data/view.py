@@ -68,7 +68,7 @@ def view(
         DataError: The data set cannot be read.
         ValueError: An episode that does not exist.
     """
-    survey = Survey(reader=LeRobotReader(Path(folder), spec))
+    survey = Survey(reader=LeRobotReader(Path(folder), spec, timed=False))
     report = check_survey(survey, progress=progress)
     scores = score(survey, report)
     chosen = _choose(survey, scores, most, episodes)

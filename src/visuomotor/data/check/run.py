@@ -94,8 +94,8 @@ def check(
         DataError: A data set cannot be read at all.
         UnknownNameError: A name in `only` is no check.
     """
-    survey = Survey(reader=LeRobotReader(Path(folder), spec))
-    against = None if test is None else Survey(reader=LeRobotReader(Path(test), spec))
+    survey = Survey(reader=LeRobotReader(Path(folder), spec, timed=False))
+    against = None if test is None else Survey(reader=LeRobotReader(Path(test), spec, timed=False))
     return check_survey(survey, against, only=only, progress=progress)
 
 

@@ -38,7 +38,7 @@ def measure_expert(body: str, task: str, episodes: int, seed: int, disturbed: bo
     """Success with its Wilson interval; disturbances are as large, relative to the things, for every body."""
     env = TabletopEnv(body, task=task, cameras={}, max_ticks=150 if disturbed else 100)
     expert, lengths, failures = TabletopExpert(), [], Counter[str]()
-    size = np.array([*[env.arm.scale] * 3, 1.0, 1.0, 1.0, 1.0])
+    size = np.array([*[env.body.scale] * 3, 1.0, 1.0, 1.0, 1.0])
     for number in range(seed, seed + episodes):
         env.reset(seed=number)
         change = disturbance(number)
@@ -93,7 +93,7 @@ def measure_speed(body: str, seed: int) -> dict[str, float]:
     seeds = iter(range(seed, seed + 60))
     play()
     return {
-        "build_ms": round(milliseconds(lambda: Scene(env.arm, shapes, kinds), 10), 1),
+        "build_ms": round(milliseconds(lambda: Scene(env.body, shapes, kinds), 10), 1),
         "reset_ms": round(milliseconds(lambda: bare.reset(seed=next(seeds)), 60), 2),
         "ticks_a_second": round(statistics.median(play() for _ in range(3))),
     }
@@ -157,7 +157,7 @@ def draw(path: Path) -> None:
         env.reset(seed=1)
         carry(env)
         seen = [enlarged(views[0]) for views in env.observe().images.values()]
-        drawn = [from_the_side(env, 1.0), from_the_side(env, env.arm.scale)]
+        drawn = [from_the_side(env, 1.0), from_the_side(env, env.body.scale)]
         drawn += [env.render("front", HEIGHT, HEIGHT), *seen]
         row = np.concatenate([part for picture in drawn for part in (picture, gap)][:-1], axis=1)
         rows += [row, np.full((6, row.shape[1], 3), 255, np.uint8)]

@@ -109,7 +109,7 @@ def measure_parts(task: str, seed: int) -> dict[str, float]:
     for warm in range(seed, seed + 200):  # so that the models are compiled
         bare.reset(seed=warm)
     return {
-        "build": milliseconds(lambda: Scene(env.arm, shapes, kinds), 15),
+        "build": milliseconds(lambda: Scene(env.body, shapes, kinds), 15),
         "reset": milliseconds(lambda: bare.reset(seed=next(seeds)), 100),
         **{f"view {name}": milliseconds(lambda name=name: env.observe([name]), 100) for name in CAMERAS},
     }

@@ -121,7 +121,7 @@ def test_state_is_what_its_names_say() -> None:
     observation = env.reset(seed=0)
     state = dict(zip((d.name for d in env.spec.state), observation.state[0], strict=True))
     assert observation.state.shape == (1, 20)
-    assert [state[f"joint{n}"] for n in range(1, 8)] == pytest.approx(env.arm.home)
+    assert [state[f"joint{n}"] for n in range(1, 8)] == pytest.approx(env.body.arms[0].home)
     assert state["gripper"] == pytest.approx(0.0)
     assert [state[f"measured_{a}"] for a in "xyz"] == pytest.approx([0.4, 0.0, 0.22], abs=1e-6)
     assert [state[f"commanded_r{a}"] for a in "xyz"] == pytest.approx([0, 0, 0], abs=1e-6)
@@ -141,7 +141,7 @@ def test_hand_follows_its_commands_closely() -> None:
     for tick in range(20):
         env.step(np.array([0.03 * np.cos(tick / 3), 0.04 * np.sin(tick / 3), 0.0, 0.0, 0.0, 0.0, 0.0]))
         hand, _ = env.scene.hand_pose()
-        assert np.linalg.norm(hand - env.controller.position) < 0.008
+        assert np.linalg.norm(hand - env.controllers[0].position) < 0.008
 
 
 def test_another_goal_leaves_the_scene_as_it_is() -> None:

@@ -376,7 +376,7 @@ def test_shapes_and_bowls_are_built_no_larger_than_layouts_leave_room_for() -> N
         assert SIZES[shape][0] <= long
         assert SIZES[shape][1] <= wide
     assert BOWL_RADIUS < BOWL_OUTER_RADIUS
-    assert FRANKA.finger_travel < GRIPPER_REACH
+    assert FRANKA.arms[0].finger_travel < GRIPPER_REACH
 
 
 def test_a_turned_fixture_has_its_own_frame() -> None:

@@ -29,7 +29,7 @@ from visuomotor.envs.tabletop.vision_language import (
 )
 from visuomotor.experts.tabletop import TabletopExpert
 
-WRIST = FRANKA.wrist
+WRIST = FRANKA.arms[0].wrist
 Asked = tuple[Question, dict[str, Any]]
 
 

@@ -148,8 +148,8 @@ def _lifted(scene: Scene, goal: Goal) -> bool:
 
 
 def _rests(scene: Scene, number: int) -> bool:
-    """The hand has let go of an object and it is still."""
-    return scene.speed(number) < _STILL and not scene.holds(number)
+    """Every hand has let go of an object and it is still."""
+    return scene.speed(number) < _STILL and not scene.holders(number)
 
 
 def _put(scene: Scene, goal: Goal) -> bool:
@@ -226,13 +226,15 @@ def _nearness(distance: float) -> float:
 
 
 def _reached(scene: Scene, number: int) -> float:
-    """How near the hand is to an object, in [0, 1]."""
-    return _nearness(float(math.dist(scene.hand()[0], scene.place(number))))
+    """How near the nearest hand is to an object, in [0, 1]."""
+    place = scene.place(number)
+    ways = (math.dist(scene.hand(hand)[0], place) for hand in range(len(scene.body.arms)))
+    return _nearness(float(min(ways)))
 
 
 def _lift_progress(scene: Scene, goal: Goal) -> float:
     """Reach 0 to 0.4, hold 0.5, lift to 1."""
-    if scene.holds(goal.object):
+    if scene.holders(goal.object):
         return 0.5 + 0.5 * min(1.0, max(0.0, _height(scene, goal.object) / LIFT_HEIGHT))
     return 0.4 * _reached(scene, goal.object)
 
@@ -241,7 +243,7 @@ def _carry_progress(scene: Scene, goal: Goal) -> float:
     """Reach 0 to 0.4, hold and carry 0.5 to 0.9, in a bowl, drawer or socket 0.95."""
     if goal.side is None and goal.fixtures and inside(scene, goal.object, goal.fixture):
         return 0.95
-    if scene.holds(goal.object):
+    if scene.holders(goal.object):
         x, y, _ = scene.place(goal.object).tolist()
         center = scene.fixture(goal.fixture) if goal.fixtures else scene.place(goal.objects[1])
         return 0.5 + 0.4 * _nearness(math.hypot(x - center[0], y - center[1]))

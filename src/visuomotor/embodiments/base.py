@@ -138,6 +138,7 @@ class Body:
         rate: Ticks a second by default.
         scale: Size of the things that it works with, relative to those of a layout.
         origin: Where (x, y) the origin of a layout lies for it, m.
+        sight: How many times as far as usual the fixed camera stands, to see arms at the sides, too.
     """
 
     name: str
@@ -145,6 +146,7 @@ class Body:
     rate: float = 10.0
     scale: float = 1.0
     origin: tuple[float, float] = (0.0, 0.0)
+    sight: float = 1.0
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]

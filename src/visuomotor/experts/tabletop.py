@@ -19,7 +19,7 @@ import numpy as np
 from visuomotor.envs.tabletop.build import BOWL_HEIGHT, BOWL_RADIUS, SOCKET_HEIGHT
 from visuomotor.envs.tabletop.env import TabletopEnv
 from visuomotor.envs.tabletop.scene import Scene
-from visuomotor.envs.tabletop.tasks import IN_BOWL, LIFT_HEIGHT, OPEN, inside
+from visuomotor.envs.tabletop.tasks import GIVEN_HEIGHT, IN_BOWL, LIFT_HEIGHT, OPEN, inside
 from visuomotor.envs.tabletop.things import (
     BESIDE_SPOT,
     BUTTON_RADIUS,
@@ -29,7 +29,9 @@ from visuomotor.envs.tabletop.things import (
     Goal,
     of_kind,
 )
+from visuomotor.envs.tabletop.turns import whose_turn
 from visuomotor.experts.grasping import HOVER, Grasp, approach, find_grasp, middle_yaw, yaw_of
+from visuomotor.experts.two_hands import apart, homewards, meeting, resting
 
 __all__ = ["TabletopExpert"]
 
@@ -40,6 +42,7 @@ _CARRY = 0.085  # height of the lower side of what is carried, meters
 _OVER_HANDLES = DRAWER.handle_height + 0.02  # the same where handles stand in the way
 _ROOM = 0.024  # meters from the middle of a bowl to where a second object goes
 _NOSE = 0.005  # meters by which the round end of a peg may be beside its socket, more than it has room
+_HELD = {"lift": LIFT_HEIGHT, "hand_over": GIVEN_HEIGHT}  # meters above the table that shall be reached
 _UP = 0.16  # height of a hand that has done its work, meters
 _SHUT = 0.019  # opening of fingers that are closed enough to press, meters
 _PUSH_STEP = 0.035  # meters a tick at which an object is pushed
@@ -86,8 +89,10 @@ class TabletopExpert:
 
     def __call__(self, env: TabletopEnv) -> np.ndarray:
         """The action (action,) for the current state of `env`; does not change `env`."""
-        goal, scene = env.stage, env.scene
-        return _action(env, 0, *_SKILLS.get(goal.task, _bring)(scene, goal, *_commanded(env, 0), 0))
+        goal, scene, hands = env.stage, env.scene, range(len(env.controllers))
+        skill = _SKILLS.get(goal.task, _bring) if len(hands) == 1 else _share
+        plans = [skill(scene, goal, *_commanded(env, hand), hand) for hand in hands]
+        return np.concatenate([_action(env, hand, *plan) for hand, plan in enumerate(plans)])
 
 
 def _commanded(env: TabletopEnv, hand: int) -> tuple[np.ndarray, float]:
@@ -115,14 +120,40 @@ def _action(env: TabletopEnv, hand: int, target: np.ndarray, yaw: float, grip: f
 
 
 def _bring(scene: Scene, goal: Goal, commanded: np.ndarray, yaw: float, who: int) -> Plan:
-    """Take an object and put it where it shall be; for `lift`, hold it up."""
+    """Take an object and put it where it shall be; for `lift` and `hand_over`, hold it up."""
     spot = _spot(scene, goal)
     if spot is not None and _delivered(scene, goal.object, spot, who):
         return _retreat(commanded), yaw, 0.0
+    return _bring_to(scene, goal, spot, commanded, yaw, who)
+
+
+def _share(scene: Scene, goal: Goal, commanded: np.ndarray, yaw: float, who: int) -> Plan:
+    """The part of one of two hands: bring the object where it shall be, or to the middle, or rest."""
+    turn = whose_turn(scene, goal)
+    if who != turn.hand:
+        if scene.holds(goal.object, who):
+            return commanded, yaw, 0.0
+        if scene.presses(who) and (other := _other_held(scene, goal, who)) is not None:
+            target, grip = _put_away(scene, other, commanded)
+            return target, yaw, grip
+        return resting(scene, commanded, who), middle_yaw(scene.body.arms[who]), 0.0
+    if turn.finishes:
+        target, turned, grip = _bring(scene, goal, commanded, yaw, who)
+    else:
+        middle = _on_table(meeting(scene, goal.object))
+        target, turned, grip = _bring_to(scene, goal, middle, commanded, yaw, who)
+    return apart(scene, target, commanded, who), turned, grip
+
+
+def _bring_to(
+    scene: Scene, goal: Goal, spot: _Spot | None, commanded: np.ndarray, yaw: float, who: int
+) -> Plan:
+    """Take an object and put it down at a spot, or hold it up."""
     if scene.holds(goal.object, who):
         if spot is None:
             bottom = scene.bottom(goal.object)
-            return commanded + np.array([0.0, 0.0, LIFT_HEIGHT + 0.03 - bottom]), yaw, 1.0
+            aside = homewards(scene, goal.object, who) if goal.hand and bottom > _CARRY / 2 else 0.0
+            return commanded + np.array([0.0, aside, _HELD[goal.task] + 0.03 - bottom]), yaw, 1.0
         carry = _lower_in if goal.task == "insert" else _carry
         target, grip = carry(scene, goal.object, spot, commanded, who)
         return target, yaw, grip
@@ -139,7 +170,7 @@ def _bring(scene: Scene, goal: Goal, commanded: np.ndarray, yaw: float, who: int
 
 def _spot(scene: Scene, goal: Goal) -> _Spot | None:
     """Where the object of a goal shall be put down; None where it is only lifted."""
-    if goal.task == "lift":
+    if goal.task in _HELD:
         return None
     if goal.task == "stack":
         place, up = scene.place(goal.objects[1]), np.array([0.0, 0.0, 1.0])
@@ -147,8 +178,7 @@ def _spot(scene: Scene, goal: Goal) -> _Spot | None:
         return _Spot(place[:2], top + 0.003, top, 0.04, 0.007, top + 0.008, steep=3.0, flat=0.012)
     fixture, center = scene.layout.fixtures[goal.fixture], scene.fixture(goal.fixture)[:2]
     if goal.side is not None:
-        point = center + BESIDE_SPOT * np.array(SIDES[goal.side])
-        return _Spot(point, 0.004, 0.0, 0.02, 0.016, 0.012, steep=2.5, flat=0.015)
+        return _on_table(center + BESIDE_SPOT * np.array(SIDES[goal.side]))
     if fixture.kind == "drawer":  # the middle of what the chest does not cover
         covered = (DRAWER.travel - scene.travel(goal.fixture)) / 2 + 0.004
         return _Spot(
@@ -158,6 +188,11 @@ def _spot(scene: Scene, goal: Goal) -> _Spot | None:
         return _Spot(center, 0.004, SOCKET_HEIGHT, 0.05, 0.02, 0.022)
     point = center + _beside_others(scene, goal)
     return _Spot(point, BOWL_HEIGHT + 0.012, BOWL_HEIGHT, BOWL_RADIUS, 0.022, _CARRY + 0.03)
+
+
+def _on_table(point: np.ndarray) -> _Spot:
+    """On the bare table."""
+    return _Spot(point, 0.004, 0.0, 0.02, 0.016, 0.012, steep=2.5, flat=0.015)
 
 
 def _beside_others(scene: Scene, goal: Goal) -> np.ndarray:

@@ -11,7 +11,7 @@ from visuomotor.envs.base import Env
 from visuomotor.envs.tabletop import TabletopEnv
 from visuomotor.envs.tabletop.goals import stages
 from visuomotor.envs.tabletop.layout import sample_layout, splits, subtasks
-from visuomotor.envs.tabletop.tasks import SUITES, TASKS
+from visuomotor.envs.tabletop.tasks import SUITES, TASKS, playable
 from visuomotor.experts.tabletop import TabletopExpert
 from visuomotor.registry import lookup
 from visuomotor.testing.envs import check_env
@@ -273,7 +273,8 @@ def test_the_verdict_stays() -> None:
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_tasks_of_a_suite_take_turns_with_the_seeds(suite: str) -> None:
-    env, names = TabletopEnv(task=suite, cameras={}), SUITES[suite]
+    body = "aloha2arm" if suite == "two_hands" else "franka"
+    env, names = TabletopEnv(body, task=suite, cameras={}, rate=10), SUITES[suite]
     for seed in (*range(len(names)), 1_000_000_003):
         env.reset(seed=seed)
         assert env.wanted.task == names[seed % len(names)]
@@ -324,7 +325,7 @@ def test_the_tolerance_reaches_the_sockets() -> None:
         assert env.scene.tolerance == tolerance
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", playable(1))
 def test_subtasks_tell_what_to_do_now(task: str) -> None:
     """First to pick up what is not held, then what to do with it, one stage after the other."""
     env, expert = TabletopEnv(task=task, cameras={}), TabletopExpert()

@@ -211,7 +211,9 @@ def _front(body: Body) -> tuple[np.ndarray, np.ndarray]:
     """Place of the fixed camera before a body, and its axes to the right, up and backwards as rows."""
     backwards = np.array([math.cos(_ELEVATION), 0.0, math.sin(_ELEVATION)])
     axes = np.array([[0, 1, 0], [-math.sin(_ELEVATION), 0, math.cos(_ELEVATION)], backwards])
-    return np.array([*body.origin, 0.0]) + body.scale * (np.array(_AIM) + _DISTANCE * backwards), axes
+    return np.array([*body.origin, 0.0]) + body.scale * (
+        np.array(_AIM) + body.sight * _DISTANCE * backwards
+    ), axes
 
 
 def _add_thing(world: mujoco.MjSpec, name: str, shape: str, number: int) -> None:

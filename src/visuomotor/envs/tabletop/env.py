@@ -20,8 +20,9 @@ from visuomotor.envs.tabletop.goals import meaning, stages
 from visuomotor.envs.tabletop.layout import goals, instructions, sample_layout, splits
 from visuomotor.envs.tabletop.scene import Scene
 from visuomotor.envs.tabletop.sentences import plain
-from visuomotor.envs.tabletop.tasks import SUITES, TASKS, Task, blame, stage
+from visuomotor.envs.tabletop.tasks import SUITES, TASKS, Task, blame, playable, stage
 from visuomotor.envs.tabletop.things import SPLITS, Goal, Layout
+from visuomotor.envs.tabletop.turns import whose_turn
 from visuomotor.envs.tabletop.worlds import get_world, noisy
 from visuomotor.errors import unknown_name
 from visuomotor.registry import lookup
@@ -51,7 +52,8 @@ class TabletopEnv:
         world: Look and dynamics of episodes whose reset does not name them, see `worlds.WORLDS`.
 
     Raises:
-        ValueError: Unknown embodiment, task, control, camera or world; a rate that physics cannot keep.
+        ValueError: Unknown embodiment, task, control, camera or world; a task that the body cannot do; a rate
+            that physics cannot keep.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class TabletopEnv:
         self.body: Body = lookup("embodiment", embodiment) if isinstance(embodiment, str) else embodiment
         rate = self.body.rate if rate is None else rate
         views: Mapping[str, int | tuple[int, int]] = self.body.views() if cameras is None else cameras
-        self._default_task = _known("task", task, (*TASKS, *SUITES))
+        self._default_task = self._can(task)
         self._task: Task = TASKS[SUITES.get(task, (task,))[0]]
         get_world(world, 0)  # refuses an unknown name before the first episode does
         self._default_world = world
@@ -115,7 +117,7 @@ class TabletopEnv:
         """Build the scene of an episode and forget the one before."""
         for option in options:
             _known("option", option, _OPTIONS)
-        asked = _known("task", options.get("task", self._default_task), (*TASKS, *SUITES))
+        asked = self._can(options.get("task", self._default_task))
         split = _known("split", options.get("split", "train"), SPLITS)
         turns = [task for task in SUITES.get(asked, ()) if split in splits(task)] or [asked]
         name = turns[seed % len(turns)]
@@ -138,6 +140,19 @@ class TabletopEnv:
         self._scene.reset(layout, world)
         for controller in self.controllers:
             controller.reset()
+
+    def _can(self, task: str) -> str:
+        """`task` (or a suite) if the body can do it."""
+        names = SUITES.get(_known("task", task, (*TASKS, *SUITES)), (task,))
+        able = playable(len(self.body.arms))
+        if not set(names) <= set(able):
+            suites = [name for name, tasks in SUITES.items() if set(tasks) <= set(able)]
+            raise ValueError(
+                f"tabletop: {self.body.name!r} cannot do {task!r}. It can do {', '.join(able)}; "
+                f"and the suite{'s'[: len(suites) > 1]} {', '.join(suites)}. "
+                "`visuomotor envs` tells which body can do what."
+            )
+        return task
 
     def _compiled(self, shapes: tuple[str, ...], kinds: tuple[str, ...]) -> Scene:
         """The scene of these shapes and fixtures, compiled if it is not kept."""
@@ -293,13 +308,19 @@ class TabletopEnv:
 
     @property
     def subtask(self) -> str:
-        """What to do now, in plain words: first to pick up what is not held yet."""
-        part = self.stage
-        named = meaning(self.layout, part)
-        picks = part.objects and part.task not in ("push", "lift")
-        if picks and not self.scene.holders(part.object) and not TASKS[part.task].reached(self.scene, part):
-            return f"pick up the {self.layout.objects[part.object].name}"
-        return plain(part.task, named)
+        """What to do now, in plain words: first to pick up what is not held yet.
+
+        With two hands it says which one picks up; what that hand cannot finish it puts down in the middle.
+        """
+        part, scene = self.stage, self.scene
+        sentence = plain(part.task, meaning(self.layout, part))
+        if not part.objects or part.task in ("push", "lift") or TASKS[part.task].reached(scene, part):
+            return sentence
+        thing, turn = self.layout.objects[part.object].name, whose_turn(scene, part)
+        hand = self.body.arms[turn.hand].name
+        if not scene.holders(part.object):
+            return f"pick up the {thing} with the {hand} hand" if hand else f"pick up the {thing}"
+        return sentence if turn.finishes else f"put the {thing} down in the middle"
 
     @property
     def goal(self) -> str:

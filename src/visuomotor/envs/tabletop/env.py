@@ -90,7 +90,10 @@ class TabletopEnv:
         self._tolerance = tolerance
         self.controllers = tuple(Controller(arm, control, rate) for arm in self.body.arms)
         stay = [controller.stay() for controller in self.controllers]
-        self._stay, self._ends = np.concatenate(stay), np.cumsum([len(part) for part in stay])
+        self._stay, ends = np.concatenate(stay), np.cumsum([len(part) for part in stay])
+        self._parts = tuple(
+            slice(end - len(part), end) for part, end in zip(stay, ends.tolist(), strict=True)
+        )
         self._scenes: dict[tuple[tuple[str, ...], tuple[str, ...]], Scene] = {}
         self._scene: Scene | None = None
 
@@ -182,9 +185,9 @@ class TabletopEnv:
             raise ValueError(f"tabletop: expected finite numbers in the action, got {action}.")
         self._late.append(action.copy())
         targets, fingers = [], []
-        parts = np.split(self._late.pop(0), self._ends[:-1])
-        for hand, (controller, part) in enumerate(zip(self.controllers, parts, strict=True)):
-            targets.append(controller.command(part, *scene.hand_pose(hand), self._steps))
+        given = self._late.pop(0)
+        for hand, controller in enumerate(self.controllers):
+            targets.append(controller.command(given[self._parts[hand]], *scene.hand_pose(hand), self._steps))
             fingers.append(self.body.arms[hand].finger_target(controller.grip))
         scene.advance(np.concatenate(targets, axis=1), *fingers)
         self._tick += 1

@@ -1,6 +1,6 @@
 """How often the expert succeeds with each body, how fast the table top runs with it, and what it looks like.
 
-    ./run bench bodies [--episodes 300] [--seed 1000] [--picture docs/images/bodies.png]
+    ./run bench bodies [--bodies aloha2arm] [--episodes 300] [--seed 1000] [--picture docs/images/bodies.png]
 
 Rows of the picture are bodies. Columns: all at one distance; nearer, so that tables are equally large; the
 front view as drawn for videos; both views that a policy sees. The last line is one JSON object.
@@ -27,21 +27,25 @@ from visuomotor.envs.tabletop import TabletopEnv
 from visuomotor.envs.tabletop.camera import VIDEO_LOOK, render
 from visuomotor.envs.tabletop.layout import sample_layout
 from visuomotor.envs.tabletop.scene import Scene
+from visuomotor.envs.tabletop.tasks import TASKS
 from visuomotor.evaluation.statistics import wilson
 from visuomotor.experts.tabletop import TabletopExpert
+from visuomotor.registry import lookup
 
-BODIES = ("franka", "widowx", "so101")
+BODIES = ("franka", "widowx", "so101", "aloha2arm")
 HEIGHT = 320  # pixels of a row
 
 
 def measure_expert(body: str, task: str, episodes: int, seed: int, disturbed: bool) -> dict[str, Any]:
     """Success with its Wilson interval; disturbances are as large, relative to the things, for every body."""
-    env = TabletopEnv(body, task=task, cameras={}, max_ticks=150 if disturbed else 100)
+    most = TASKS[task].ticks + 50 * disturbed
+    fine = max(1.0, lookup("embodiment", body).rate / 10)
+    env = TabletopEnv(body, task=task, cameras={}, max_ticks=round(fine * most))
     expert, lengths, failures = TabletopExpert(), [], Counter[str]()
-    size = np.array([*[env.arm.scale] * 3, 1.0, 1.0, 1.0, 1.0])
+    size = np.tile([*[env.body.scale] * 3, 1.0, 1.0, 1.0, 1.0], len(env.controllers))
     for number in range(seed, seed + episodes):
         env.reset(seed=number)
-        change = disturbance(number)
+        change = disturbance(number, len(env.controllers), fine)
         for tick in range(env.max_ticks):
             action = expert(env)
             status = env.step(change(tick, action / size) * size if disturbed else action)
@@ -93,7 +97,7 @@ def measure_speed(body: str, seed: int) -> dict[str, float]:
     seeds = iter(range(seed, seed + 60))
     play()
     return {
-        "build_ms": round(milliseconds(lambda: Scene(env.arm, shapes, kinds), 10), 1),
+        "build_ms": round(milliseconds(lambda: Scene(env.body, shapes, kinds), 10), 1),
         "reset_ms": round(milliseconds(lambda: bare.reset(seed=next(seeds)), 60), 2),
         "ticks_a_second": round(statistics.median(play() for _ in range(3))),
     }
@@ -116,11 +120,14 @@ def from_the_side(env: TabletopEnv, size: float) -> np.ndarray:
     model, data = env.scene.model, env.scene.data
     camera = model.camera("front").id
     kept = data.cam_xpos[camera].copy(), data.cam_xmat[camera].copy(), float(model.cam_fovy[camera])
-    backwards = np.array([0.50, -1.0, 0.33]) / np.linalg.norm([0.50, -1.0, 0.33])
+    two = len(env.body.arms) > 1
+    toward = np.array([1.0, -0.55, 0.5] if two else [0.50, -1.0, 0.33])
+    middle, away = (np.array([0.0, 0.0, 0.16]), 2.6) if two else (np.array([0.28, 0.0, 0.27]), 2.2)
+    backwards = toward / np.linalg.norm(toward)
     right = np.cross([0.0, 0.0, 1.0], backwards)
     right /= np.linalg.norm(right)
     axes = np.stack([right, np.cross(backwards, right), backwards], axis=1)
-    data.cam_xpos[camera] = size * (np.array([0.28, 0.0, 0.27]) + 2.2 * backwards)
+    data.cam_xpos[camera] = size * (middle + away * backwards)
     data.cam_xmat[camera], model.cam_fovy[camera] = axes.ravel(), 27.0
     picture = render(model, data, "front", HEIGHT, HEIGHT * 5 // 4, look=VIDEO_LOOK)
     data.cam_xpos[camera], data.cam_xmat[camera], model.cam_fovy[camera] = kept
@@ -156,8 +163,8 @@ def draw(path: Path) -> None:
         env = TabletopEnv(body, rate=10)
         env.reset(seed=1)
         carry(env)
-        seen = [enlarged(views[0]) for views in env.observe().images.values()]
-        drawn = [from_the_side(env, 1.0), from_the_side(env, env.arm.scale)]
+        seen = [enlarged(env.observe().images[view][0]) for view in ("front", env.body.arms[0].wrist)]
+        drawn = [from_the_side(env, 1.0), from_the_side(env, env.body.scale)]
         drawn += [env.render("front", HEIGHT, HEIGHT), *seen]
         row = np.concatenate([part for picture in drawn for part in (picture, gap)][:-1], axis=1)
         rows += [row, np.full((6, row.shape[1], 3), 255, np.uint8)]
@@ -168,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--bodies", nargs="+", choices=BODIES, default=BODIES, help="which to measure")
     parser.add_argument("--episodes", type=int, default=300, help="episodes of the expert for each row")
     parser.add_argument("--seed", type=int, default=1000, help="first seed")
     parser.add_argument("--picture", type=Path, help="draw the bodies into this file, and measure nothing")
@@ -176,10 +184,11 @@ def main() -> None:
         draw(arguments.picture)
         return
     report: dict[str, Any] = {"mujoco": mujoco.__version__, "seed": arguments.seed}
-    for body in BODIES:
+    for body in arguments.bodies:
         report[body] = measure_speed(body, arguments.seed)
         print(f"{body:8} {report[body]}", flush=True)
-        for task, disturbed in (("put_in", False), ("lift", False), ("put_in", True)):
+        others = [("hand_over", False), ("hand_over", True)] if body == "aloha2arm" else []
+        for task, disturbed in [("put_in", False), ("lift", False), ("put_in", True), *others]:
             name = f"{task}, disturbed" if disturbed else task
             row = measure_expert(body, task, arguments.episodes, arguments.seed, disturbed)
             report[body][name] = row

@@ -2,8 +2,8 @@
 
     ./run bench gallery [--seed 3] [--picture tasks.png] [--film tasks.mp4]
 
-The picture has two scenes for each task, its start and its end, four tasks a row in the order of the suite
-"whole". The film shows all tasks at once, in the same order, at twice the speed; a task that is done waits.
+The picture has two scenes for each task, its start and its end, four tasks a row in the order of the
+documentation. The film shows all tasks at once, in the same order, at twice the speed; what is done waits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from bodies import png
 
 from visuomotor.envs.tabletop import TabletopEnv
-from visuomotor.envs.tabletop.tasks import SUITES
+from visuomotor.envs.tabletop.tasks import TASKS, playable
 from visuomotor.evaluation.videos import VideoWriter
 from visuomotor.experts.tabletop import TabletopExpert
 
@@ -25,7 +25,8 @@ GAP = 4  # pixels between pictures
 
 def episode(task: str, seed: int, size: int, every: int) -> list[np.ndarray]:
     """Pictures of an episode of the expert: its start, every few ticks, its end."""
-    env, expert = TabletopEnv(task=task, cameras={}), TabletopExpert()
+    body = "franka" if task in playable(1) else "aloha2arm"
+    env, expert = TabletopEnv(body, task=task, cameras={}, rate=10), TabletopExpert()
     env.reset(seed=seed)
     print(f"{task:14} {env.layout.instruction}", flush=True)
     pictures, tick, done = [env.render("front", size, size)], 0, False
@@ -55,7 +56,7 @@ def grid(tiles: list[np.ndarray], columns: int) -> np.ndarray:
 def draw(path: Path, seed: int, size: int) -> None:
     """Start beside end, for every task."""
     tiles = []
-    for task in SUITES["whole"]:
+    for task in TASKS:
         start, end = episode(task, seed, size, 0)
         tiles.append(np.concatenate([start, np.full((size, 1, 3), 255, np.uint8), end], axis=1))
     path.write_bytes(png(grid(tiles, COLUMNS)))
@@ -63,7 +64,7 @@ def draw(path: Path, seed: int, size: int) -> None:
 
 def film(path: Path, seed: int, size: int) -> None:
     """All tasks at once."""
-    films = [episode(task, seed, size, 2) for task in SUITES["whole"]]
+    films = [episode(task, seed, size, 2) for task in TASKS]
     with VideoWriter(path, 10.0, crf=30) as video:
         for tick in range(max(map(len, films)) + 10):
             picture = grid([pictures[min(tick, len(pictures) - 1)] for pictures in films], 5)

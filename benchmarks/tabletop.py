@@ -22,7 +22,6 @@ import mujoco
 import numpy as np
 
 from visuomotor.envs.tabletop import TabletopEnv
-from visuomotor.envs.tabletop.env import CAMERAS
 from visuomotor.envs.tabletop.layout import sample_layout
 from visuomotor.envs.tabletop.scene import Scene
 from visuomotor.envs.tabletop.tasks import SUITES, TASKS
@@ -109,26 +108,32 @@ def measure_parts(task: str, seed: int) -> dict[str, float]:
     for warm in range(seed, seed + 200):  # so that the models are compiled
         bare.reset(seed=warm)
     return {
-        "build": milliseconds(lambda: Scene(env.arm, shapes, kinds), 15),
+        "build": milliseconds(lambda: Scene(env.body, shapes, kinds), 15),
         "reset": milliseconds(lambda: bare.reset(seed=next(seeds)), 100),
-        **{f"view {name}": milliseconds(lambda name=name: env.observe([name]), 100) for name in CAMERAS},
+        **{
+            f"view {name}": milliseconds(lambda name=name: env.observe([name]), 100)
+            for name in env.body.views()
+        },
     }
 
 
-def disturbance(seed: int) -> Callable[[int, np.ndarray], np.ndarray]:
-    """Random actions for 10 to 25 ticks somewhere in the first three seconds."""
+def disturbance(seed: int, hands: int = 1, fine: float = 1.0) -> Callable[[int, np.ndarray], np.ndarray]:
+    """Random actions of all hands for 10 to 25 ticks somewhere in the first three seconds.
+
+    With `fine` as many ticks for one they are as long in seconds, and as large in a second.
+    """
     generator = np.random.default_rng([seed, 1])
-    start, length = int(generator.integers(0, 28)), int(generator.integers(10, 26))
-    limit = np.array([0.06] * 3 + [0.3] * 3)
-    grip = 0.0
+    start, length = int(generator.integers(0, 28) * fine), int(generator.integers(10, 26) * fine)
+    limit = np.tile(np.array([0.06] * 3 + [0.3] * 3) / fine, (hands, 1))
+    grips = np.zeros(hands)
 
     def change(tick: int, action: np.ndarray) -> np.ndarray:
-        nonlocal grip
         if not start <= tick < start + length:
             return action
-        if generator.random() < 0.25:
-            grip = float(generator.random() < 0.5)
-        return np.append(generator.uniform(-limit, limit), grip)
+        for hand in range(hands):
+            if generator.random() < 0.25 / fine:
+                grips[hand] = float(generator.random() < 0.5)
+        return np.column_stack([generator.uniform(-limit, limit), grips]).ravel()
 
     return change
 

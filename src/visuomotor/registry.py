@@ -22,6 +22,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "tabletop": "visuomotor.envs.tabletop:TabletopEnv",
     },
     "embodiment": {
+        "aloha2arm": "visuomotor.embodiments.aloha2arm:ALOHA2ARM",
         "franka": "visuomotor.embodiments.franka:FRANKA",
         "so101": "visuomotor.embodiments.so101:SO101",
         "widowx": "visuomotor.embodiments.widowx:WIDOWX",

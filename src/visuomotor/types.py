@@ -45,7 +45,7 @@ Kind = Literal["joint", "joint_delta", "joint_relative", "ee", "ee_delta", "ee_r
 """What one number of an action means. Without suffix it is absolute; `delta` is measured from the
 previous command, `relative` from the state at chunk start; `gripper` is 0 open to 1 closed."""
 
-Mount = Literal["base", "hand"]
+Mount = Literal["base", "hand", "left_hand", "right_hand"]
 """What a calibrated camera is fixed to."""
 
 
@@ -58,7 +58,8 @@ class Camera:
             place (x, y, z, 1) in meters in the frame of its mount to (u w, v w, w), with u to the right
             and v down in [-1, 1] over the picture and w > 0 before the camera.
         mount: What a calibrated camera is fixed to: "base", the frame of the body, or "hand", the frame
-            of the measured hand pose in the state (see `visuomotor.transforms.hand`).
+            of the measured hand pose in the state (see `visuomotor.transforms.hand`); on a body with two
+            hands the one of them that has it.
     """
 
     name: str

@@ -10,6 +10,8 @@ from visuomotor.embodiments.franka import FRANKA
 from visuomotor.registry import lookup
 from visuomotor.types import Spec
 
+(ARM,) = FRANKA.arms
+
 # Modified Denavit-Hartenberg parameters (Craig) of the Franka documentation: a, d, alpha of each joint.
 DH = (
     (0.0, 0.333, 0.0),
@@ -43,7 +45,7 @@ def published(joints: np.ndarray) -> np.ndarray:
 def model() -> mujoco.MjModel:
     world = mujoco.MjSpec()
     world.compiler.degree = False
-    FRANKA.build(world)
+    ARM.build(world)
     return world.compile()
 
 
@@ -51,7 +53,7 @@ def test_hand_pose_equals_the_published_kinematics(model: mujoco.MjModel) -> Non
     data = mujoco.MjData(model)
     generator = np.random.default_rng(0)
     for _ in range(50):
-        joints = generator.uniform(FRANKA.low, FRANKA.high)
+        joints = generator.uniform(ARM.low, ARM.high)
         data.qpos[:7] = joints
         mujoco.mj_kinematics(model, data)
         expected = published(joints)
@@ -60,7 +62,7 @@ def test_hand_pose_equals_the_published_kinematics(model: mujoco.MjModel) -> Non
 
 
 def test_limits_are_the_published_ones(model: mujoco.MjModel) -> None:
-    limits = [model.joint(name).range for name in FRANKA.joints]
+    limits = [model.joint(name).range for name in ARM.joints]
     published_limits = [
         (-2.8973, 2.8973),
         (-1.7628, 1.7628),
@@ -71,19 +73,19 @@ def test_limits_are_the_published_ones(model: mujoco.MjModel) -> None:
         (-2.8973, 2.8973),
     ]
     np.testing.assert_allclose(limits, published_limits)
-    np.testing.assert_allclose(FRANKA.speed, [2.175] * 4 + [2.61] * 3)
-    np.testing.assert_allclose([model.joint(name).range for name in FRANKA.fingers], [(0, 0.04)] * 2)
+    np.testing.assert_allclose(ARM.speed, [2.175] * 4 + [2.61] * 3)
+    np.testing.assert_allclose([model.joint(name).range for name in ARM.fingers], [(0, 0.04)] * 2)
 
 
 def test_home_looks_straight_down(model: mujoco.MjModel) -> None:
     data = mujoco.MjData(model)
-    data.qpos[:7] = FRANKA.home
+    data.qpos[:7] = ARM.home
     mujoco.mj_kinematics(model, data)
     quat = np.empty(4)
     mujoco.mju_mat2Quat(quat, data.site("hand").xmat)
-    assert abs(quat @ np.array(FRANKA.down)) == pytest.approx(1.0, abs=1e-9)
-    assert np.all(FRANKA.home > np.array(FRANKA.low))
-    assert np.all(FRANKA.home < np.array(FRANKA.high))
+    assert abs(quat @ np.array(ARM.down)) == pytest.approx(1.0, abs=1e-9)
+    assert np.all(ARM.home > np.array(ARM.low))
+    assert np.all(ARM.home < np.array(ARM.high))
 
 
 def test_body_has_few_geoms_and_no_meshes(model: mujoco.MjModel) -> None:
@@ -93,9 +95,9 @@ def test_body_has_few_geoms_and_no_meshes(model: mujoco.MjModel) -> None:
 
 
 def test_gripper_numbers_go_from_open_to_closed() -> None:
-    assert FRANKA.grip(np.array([0.04, 0.04])) == 0.0
-    assert FRANKA.grip(np.array([0.0, 0.0])) == 1.0
-    assert FRANKA.finger_target(0.25) == pytest.approx(0.03)
+    assert ARM.grip(np.array([0.04, 0.04])) == 0.0
+    assert ARM.grip(np.array([0.0, 0.0])) == 1.0
+    assert ARM.finger_target(0.25) == pytest.approx(0.03)
 
 
 def test_spec_of_end_effector_control() -> None:
@@ -104,7 +106,7 @@ def test_spec_of_end_effector_control() -> None:
     assert [d.kind for d in spec.action] == ["ee_delta"] * 6 + ["gripper"]
     assert len(spec.state) == 7 + 1 + 6 + 6
     assert (spec.camera("wrist").height, spec.camera("wrist").width) == (48, 64)
-    assert spec.action[0].high == pytest.approx(FRANKA.move_limit / 10)
+    assert spec.action[0].high == pytest.approx(ARM.move_limit / 10)
     assert Spec.from_json(spec.to_json()) == spec
     np.testing.assert_array_equal(spec.hold(np.full(7, 0.5)), [0, 0, 0, 0, 0, 0, 0.5])
 

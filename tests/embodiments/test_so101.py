@@ -11,6 +11,8 @@ import pytest
 from visuomotor.embodiments.so101 import SO101
 from visuomotor.envs.tabletop.control import Controller, Kinematics
 
+(ARM,) = SO101.arms
+
 # so101_new_calib.urdf of TheRobotStudio/SO-ARM100: origin (xyz, roll pitch yaw) of each joint, which turns
 # about its own z axis, and of gripperframe on the last link. The file rounds quarter turns to 1.5708.
 QUARTER = np.pi / 2
@@ -53,10 +55,10 @@ def follow(commands: Controller, kinematics: Kinematics, turn: list[float]) -> n
 
 
 def test_hand_pose_equals_the_published_kinematics() -> None:
-    kinematics = Kinematics(SO101)
+    kinematics = Kinematics(ARM)
     generator = np.random.default_rng(0)
     for _ in range(50):
-        joints = generator.uniform(SO101.low, SO101.high)
+        joints = generator.uniform(ARM.low, ARM.high)
         position, quat = kinematics.forward(joints)
         rotation = np.empty(9)
         mujoco.mju_quat2Mat(rotation, quat)
@@ -76,13 +78,13 @@ def test_limits_are_the_published_ones() -> None:
         (-1.65806, 1.65806),
         (-2.74385, 2.84121),
     ]
-    np.testing.assert_allclose(np.transpose([SO101.low, SO101.high]), published_limits)
-    np.testing.assert_allclose(SO101.speed, 45 * 2 * np.pi / 60, atol=0.003)  # 45 revolutions a minute
+    np.testing.assert_allclose(np.transpose([ARM.low, ARM.high]), published_limits)
+    np.testing.assert_allclose(ARM.speed, 45 * 2 * np.pi / 60, atol=0.003)  # 45 revolutions a minute
 
 
 def test_a_lean_to_the_side_is_given_up_and_leaves_the_position_alone() -> None:
-    kinematics = Kinematics(SO101)
-    commands = Controller(SO101, "ee_delta", 10.0)
+    kinematics = Kinematics(ARM)
+    commands = Controller(ARM, "ee_delta", 10.0)
     start = commands.position.copy()
     for _ in range(30):
         follow(commands, kinematics, [0.15, 0.0, 0.0])
@@ -97,8 +99,8 @@ def test_a_lean_to_the_side_is_given_up_and_leaves_the_position_alone() -> None:
 
 @pytest.mark.parametrize("direction", [-1.0, 1.0])
 def test_a_yaw_beyond_the_wrist_comes_to_rest(direction: float) -> None:
-    kinematics = Kinematics(SO101)
-    commands = Controller(replace(SO101, turn=3.1), "ee_delta", 10.0)
+    kinematics = Kinematics(ARM)
+    commands = Controller(replace(ARM, turn=3.1), "ee_delta", 10.0)
     start = commands.position.copy()
     for _ in range(60):
         follow(commands, kinematics, [0.0, 0.0, 0.2 * direction])
@@ -107,4 +109,4 @@ def test_a_yaw_beyond_the_wrist_comes_to_rest(direction: float) -> None:
         joints = follow(commands, kinematics, [0.0, 0.0, 0.2 * direction])
         np.testing.assert_allclose(joints, before, atol=5e-3)
     np.testing.assert_allclose(kinematics.forward(joints)[0], start, atol=2e-3)
-    assert min(abs(joints[-1] - SO101.low[-1]), abs(joints[-1] - SO101.high[-1])) < 0.1
+    assert min(abs(joints[-1] - ARM.low[-1]), abs(joints[-1] - ARM.high[-1])) < 0.1

@@ -9,6 +9,8 @@ import pytest
 from visuomotor.embodiments.widowx import WIDOWX
 from visuomotor.envs.tabletop.control import Kinematics
 
+(ARM,) = WIDOWX.arms
+
 # Product of exponentials of the documentation "WidowX-250 6DOF": home pose of ee_gripper_link and the
 # screw axis (turning, moving) of each joint, both in the frame of the base.
 HOME = np.array([0.458325, 0.0, 0.36065])
@@ -51,15 +53,15 @@ def published(joints: np.ndarray) -> np.ndarray:
 def model() -> mujoco.MjModel:
     world = mujoco.MjSpec()
     world.compiler.degree = False
-    WIDOWX.build(world)
+    ARM.build(world)
     return world.compile()
 
 
 def test_hand_pose_equals_the_published_kinematics() -> None:
-    kinematics = Kinematics(WIDOWX)
+    kinematics = Kinematics(ARM)
     generator = np.random.default_rng(0)
     for _ in range(50):
-        joints = generator.uniform(WIDOWX.low, WIDOWX.high)
+        joints = generator.uniform(ARM.low, ARM.high)
         position, quat = kinematics.forward(joints)
         rotation = np.empty(9)
         mujoco.mju_quat2Mat(rotation, quat)
@@ -72,11 +74,11 @@ def test_limits_are_the_published_ones(model: mujoco.MjModel) -> None:
     published_deg = [(-180, 180), (-108, 114), (-123, 92), (-180, 180), (-100, 123), (-180, 180)]
     # The maker's file ends full turns 0.00001 rad before half a turn.
     np.testing.assert_allclose(
-        [model.joint(name).range for name in WIDOWX.joints], np.radians(published_deg), atol=1.1e-5
+        [model.joint(name).range for name in ARM.joints], np.radians(published_deg), atol=1.1e-5
     )
-    assert WIDOWX.speed == (np.pi,) * 6
+    assert ARM.speed == (np.pi,) * 6
     np.testing.assert_allclose(
-        [model.actuator(name).forcerange[1] for name in WIDOWX.joints], [10, 20, 15, 2, 5, 1]
+        [model.actuator(name).forcerange[1] for name in ARM.joints], [10, 20, 15, 2, 5, 1]
     )
 
 
@@ -84,9 +86,9 @@ def test_gripper_opens_as_published(model: mujoco.MjModel) -> None:
     """Carriages go from 30 to 74 mm apart; the faces of the fingers stand 9 mm further in."""
     data = mujoco.MjData(model)
     for travel, carriages in ((0.0, 0.030), (0.022, 0.074)):
-        for name in WIDOWX.fingers:
+        for name in ARM.fingers:
             data.joint(name).qpos[0] = travel
         mujoco.mj_kinematics(model, data)
-        left, right = (data.body(name).xpos for name in WIDOWX.fingers)
+        left, right = (data.body(name).xpos for name in ARM.fingers)
         assert np.linalg.norm(left - right) == pytest.approx(carriages - 2 * 0.009)
-    np.testing.assert_allclose([model.joint(name).range for name in WIDOWX.fingers], [(0, 0.022)] * 2)
+    np.testing.assert_allclose([model.joint(name).range for name in ARM.fingers], [(0, 0.022)] * 2)

@@ -10,6 +10,7 @@ from gymnasium.utils.env_checker import check_env as check_gym
 from visuomotor.envs.gym import IDS, FromGym, GymEnv, make_tabletop, register
 from visuomotor.envs.tabletop import TabletopEnv
 from visuomotor.envs.tabletop.goals import TASKS
+from visuomotor.envs.tabletop.tasks import SUITES
 from visuomotor.errors import VisuomotorError
 from visuomotor.experts.tabletop import TabletopExpert
 from visuomotor.testing.envs import check_env
@@ -22,7 +23,8 @@ SMALL = {"front": 16, "wrist": 12}
 def test_gymnasium_makes_and_checks_every_id(name: str) -> None:
     register()
     register()
-    env = gymnasium.make(name, cameras=SMALL)
+    two = IDS[name] in SUITES["two_hands"] and IDS[name] not in SUITES["whole"]
+    env = gymnasium.make(name, cameras={"front": 16, "right_wrist": 12} if two else SMALL)
     check_gym(env.unwrapped, skip_render_check=True)
     assert env.unwrapped.env.reset(seed=0).instruction  # type: ignore[attr-defined]
     env.close()

@@ -36,7 +36,7 @@ def noisy(env: TabletopEnv, seed: int) -> Change:
         ticks += 1
         if start < ticks <= start + length:
             return np.append(generator.uniform(-limit, limit), float(generator.random() < 0.5))
-        noise = generator.normal(0, [0.004 * env.arm.scale] * 3 + [0.03] * 3)
+        noise = generator.normal(0, [0.004 * env.body.scale] * 3 + [0.03] * 3)
         return action + np.append(noise, 0.0)
 
     return change

@@ -13,7 +13,7 @@ import math
 
 import mujoco
 
-from visuomotor.embodiments.base import Arm
+from visuomotor.embodiments.base import Arm, Body
 from visuomotor.embodiments.parts import (
     SAME,
     Box,
@@ -115,8 +115,7 @@ def _build(world: mujoco.MjSpec) -> None:
     _build_hand(world, add_chain(world, body, servos, _LINKS))
 
 
-FRANKA = Arm(
-    name="franka",
+_ARM = Arm(
     joints=_JOINTS,
     home=(0.0, -0.2768435, 0.0, -2.6821097, 0.0, 2.4052662, math.pi / 4),
     low=_LOW,
@@ -136,3 +135,5 @@ FRANKA = Arm(
     wrist="wrist",
     build=_build,
 )
+
+FRANKA = Body(name="franka", arms=(_ARM,))

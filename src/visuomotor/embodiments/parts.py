@@ -12,12 +12,14 @@ from typing import NamedTuple
 import mujoco
 
 __all__ = [
+    "ARM_MEETS",
     "SAME",
     "Box",
     "Capsule",
     "Color",
     "Fingers",
     "Link",
+    "Meets",
     "Point",
     "Quat",
     "Servo",
@@ -34,6 +36,17 @@ Color = tuple[float, float, float, float]
 
 SAME: Quat = (1.0, 0.0, 0.0, 0.0)
 """No rotation."""
+
+
+class Meets(NamedTuple):
+    """MuJoCo's bits of what collides: two geoms do where one's contype meets the other's conaffinity."""
+
+    contype: int
+    conaffinity: int
+
+
+ARM_MEETS = Meets(2, 1)
+"""What an arm collides with: table, fixtures (bit 1 of theirs) and objects, but not with its own links."""
 
 
 class Capsule(NamedTuple):
@@ -109,11 +122,20 @@ _FINGER_GAIN = 20_000.0  # N/m
 
 
 def add_chain(
-    world: mujoco.MjSpec, body: mujoco.MjsBody, servos: Sequence[Servo], links: Sequence[Link]
+    world: mujoco.MjSpec,
+    body: mujoco.MjsBody,
+    servos: Sequence[Servo],
+    links: Sequence[Link],
+    *,
+    prefix: str = "",
+    meets: Meets = ARM_MEETS,
 ) -> mujoco.MjsBody:
-    """Hang links on `body`, one behind the other, each with its joint and servo; returns the last."""
+    """Hang links on `body`, one behind the other, each with its joint and servo; returns the last.
+
+    Their names begin with `prefix`; those that touch things collide as `meets` has it.
+    """
     for number, (servo, link) in enumerate(zip(servos, links, strict=True)):
-        body = body.add_body(name=f"link{number + 1}", pos=link.pos, quat=link.quat, gravcomp=1)
+        body = body.add_body(name=f"{prefix}link{number + 1}", pos=link.pos, quat=link.quat, gravcomp=1)
         body.add_joint(
             name=servo.name,
             axis=link.axis,
@@ -123,28 +145,28 @@ def add_chain(
         )
         for piece in link.pieces:
             if isinstance(piece, Capsule):
-                _add_capsule(body, piece, link.touches)
+                _add_capsule(body, piece, link.touches, meets)
             else:
-                add_box(body, piece, link.touches)
+                add_box(body, piece, link.touches, meets)
         span = (servo.low, servo.high)
         add_servo(world, servo.name, servo.stiffness, servo.damping, servo.torque, span)
     return body
 
 
-def _add_capsule(body: mujoco.MjsBody, piece: Capsule, touches: bool) -> None:
-    """One capsule of a link. Arm geoms carry bit 2: they meet the world (bit 1), not one another."""
+def _add_capsule(body: mujoco.MjsBody, piece: Capsule, touches: bool, meets: Meets) -> None:
+    """One capsule of a link."""
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_CAPSULE,
         fromto=[*piece.start, *piece.end],
         size=[piece.radius, 0, 0],
         mass=piece.mass,
         rgba=piece.rgba,
-        contype=2 if touches else 0,
-        conaffinity=1 if touches else 0,
+        contype=meets.contype if touches else 0,
+        conaffinity=meets.conaffinity if touches else 0,
     )
 
 
-def add_box(body: mujoco.MjsBody, piece: Box, touches: bool) -> None:
+def add_box(body: mujoco.MjsBody, piece: Box, touches: bool, meets: Meets = ARM_MEETS) -> None:
     """One box of a link."""
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_BOX,
@@ -152,8 +174,8 @@ def add_box(body: mujoco.MjsBody, piece: Box, touches: bool) -> None:
         pos=piece.middle,
         mass=piece.mass,
         rgba=piece.rgba,
-        contype=2 if touches else 0,
-        conaffinity=1 if touches else 0,
+        contype=meets.contype if touches else 0,
+        conaffinity=meets.conaffinity if touches else 0,
     )
 
 
@@ -193,8 +215,10 @@ def add_eye(hand: mujoco.MjsBody, name: str, *, pos: Point, tilt: float, fovy: f
     camera.alt.xyaxes = [0, 1, 0, math.cos(tilt), 0, math.sin(tilt)]
 
 
-def add_fingers(world: mujoco.MjSpec, hand: mujoco.MjsBody, fingers: Fingers) -> None:
-    """Two pads on `hand` with their joints and servos."""
+def add_fingers(
+    world: mujoco.MjSpec, hand: mujoco.MjsBody, fingers: Fingers, *, meets: Meets = ARM_MEETS
+) -> None:
+    """Two pads on `hand` with their joints and servos; they collide as `meets` has it."""
     for name, turn, side in zip(fingers.names, (SAME, _TURNED), (0.5, -0.5), strict=True):
         pos = [0, side * fingers.gap, fingers.height]
         finger = hand.add_body(name=name, pos=pos, quat=turn, gravcomp=1)
@@ -214,8 +238,8 @@ def add_fingers(world: mujoco.MjSpec, hand: mujoco.MjsBody, fingers: Fingers) ->
             pos=[0, fingers.half[1], fingers.half[2]],
             mass=fingers.mass,
             rgba=fingers.rgba,
-            contype=2,
-            conaffinity=1,
+            contype=meets.contype,
+            conaffinity=meets.conaffinity,
             condim=4,
             friction=[1.2, 0.02, 0.001],
             solref=[0.01, 1],

@@ -21,7 +21,7 @@ import math
 
 import mujoco
 
-from visuomotor.embodiments.base import Arm
+from visuomotor.embodiments.base import Arm, Body
 from visuomotor.embodiments.parts import (
     SAME,
     Box,
@@ -130,8 +130,7 @@ def _build(world: mujoco.MjSpec) -> None:
     _build_hand(world, add_chain(world, base, servos, _LINKS))
 
 
-SO101 = Arm(
-    name="so101",
+_ARM = Arm(
     joints=_JOINTS,
     home=(0.0686018, -0.71390111, 0.69898551, 1.58571192, -1.45351503),
     low=_LOW,
@@ -151,6 +150,6 @@ SO101 = Arm(
     wrist="wrist",
     build=_build,
     gap=_FINGERS.gap,
-    scale=0.4,
-    origin=(-0.009, 0.0),
 )
+
+SO101 = Body(name="so101", arms=(_ARM,), scale=0.4, origin=(-0.009, 0.0))

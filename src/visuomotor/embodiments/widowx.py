@@ -15,7 +15,7 @@ import math
 
 import mujoco
 
-from visuomotor.embodiments.base import Arm
+from visuomotor.embodiments.base import Arm, Body
 from visuomotor.embodiments.parts import (
     SAME,
     Box,
@@ -104,8 +104,7 @@ def _build(world: mujoco.MjSpec) -> None:
     add_fingers(world, hand, _FINGERS)
 
 
-WIDOWX = Arm(
-    name="widowx",
+_ARM = Arm(
     joints=_JOINTS,
     home=(0.0, -0.2529972, 0.4648561, 0.0, math.pi / 2 - 0.2118589, 0.0),
     low=_LOW,
@@ -125,7 +124,6 @@ WIDOWX = Arm(
     wrist="wrist",
     build=_build,
     gap=_FINGERS.gap,
-    rate=5.0,
-    scale=0.7,
-    origin=(-0.05, 0.0),
 )
+
+WIDOWX = Body(name="widowx", arms=(_ARM,), rate=5.0, scale=0.7, origin=(-0.05, 0.0))

@@ -44,8 +44,11 @@ IDS: Mapping[str, str] = {
     "visuomotor/TabletopPutInDrawer-v0": "put_in_drawer",
     "visuomotor/TabletopPutTwo-v0": "put_two",
     "visuomotor/TabletopClear-v0": "clear",
+    "visuomotor/TabletopHandOver-v0": "hand_over",
 }
 """Gymnasium id to task."""
+
+_BODIES = {"hand_over": "aloha2arm"}  # who plays what the default body cannot
 
 _LONGEST_INSTRUCTION = 400
 _MAX_SEED = 2**31 - 1
@@ -56,8 +59,9 @@ def register() -> None:
     """Make `gymnasium.make` know `IDS`; those it already knows stay as they are."""
     for name, task in IDS.items():
         if name not in gymnasium.registry:
+            body = {"embodiment": _BODIES[task]} if task in _BODIES else {}
             gymnasium.register(
-                id=name, entry_point="visuomotor.envs.gym:make_tabletop", kwargs={"task": task}
+                id=name, entry_point="visuomotor.envs.gym:make_tabletop", kwargs={"task": task, **body}
             )
 
 

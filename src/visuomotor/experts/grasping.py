@@ -57,7 +57,7 @@ class Grasp(NamedTuple):
 
 
 def approach(
-    scene: Scene, grasp: Grasp, commanded: np.ndarray, yaw: float
+    scene: Scene, grasp: Grasp, commanded: np.ndarray, yaw: float, who: int = 0
 ) -> tuple[np.ndarray, float, float]:
     """Over the thing, down, close: where the hand should be (3,), its yaw, and the gripper.
 
@@ -66,11 +66,12 @@ def approach(
         grasp: How to take the thing.
         commanded: Commanded position of the hand (3,), meters.
         yaw: Commanded yaw of the hand, radians.
+        who: Number of the hand.
     """
-    hand, _ = scene.hand()
+    hand, _ = scene.hand(who)
     above = float(hand[2] - grasp.position[2])
     turn = abs(grasp.yaw - yaw)
-    opening = scene.opening()
+    opening = scene.opening(who)
     # Fingers that stand on both sides of the object may close: they push it to their middle.
     room = max(_ALIGNED, (opening - grasp.width) / 2)
     along, across = _beside(hand, grasp.middle, grasp.yaw)
@@ -97,20 +98,20 @@ def _beside(hand: np.ndarray, point: np.ndarray, yaw: float) -> tuple[float, flo
     return abs(cosine * x + sine * y), abs(cosine * y - sine * x)
 
 
-def find_grasp(scene: Scene, number: int, yaw: float) -> Grasp:
+def find_grasp(scene: Scene, number: int, yaw: float, who: int = 0) -> Grasp:
     """How to take an object: across a narrow side, with little turning, fingers clear of everything else.
 
     In the middle of the object if the fingers fit beside it there; else off the middle, too.
     """
-    place = scene.place(number)
+    arm, place = scene.body.arms[who], scene.place(number)
     sides = _sides(scene, number, yaw)
     best = min(
-        (_rate(scene, number, yaw, place, side, 0.0, 0.0) for side in sides), key=lambda rated: rated[0]
+        (_rate(scene, arm, number, yaw, place, side, 0.0, 0.0) for side in sides), key=lambda rated: rated[0]
     )
     if best[1] > 0:
         best = min(
             (
-                _rate(scene, number, yaw, place, side, along, across)
+                _rate(scene, arm, number, yaw, place, side, along, across)
                 for side in sides
                 for along in (0.0, -0.6 * side.long, 0.6 * side.long)
                 for across in (0.0, -0.012, 0.012)
@@ -148,13 +149,20 @@ def _sides(scene: Scene, number: int, yaw: float) -> list[_Side]:
 
 
 def _rate(
-    scene: Scene, number: int, yaw: float, place: np.ndarray, side: _Side, along: float, across: float
+    scene: Scene,
+    arm: Arm,
+    number: int,
+    yaw: float,
+    place: np.ndarray,
+    side: _Side,
+    along: float,
+    across: float,
 ) -> tuple[float, float, Grasp]:
     """Cost of a grasp (the less the better), how crowded it is, and the grasp."""
-    turned = _nearest(side.angle - math.pi / 2, yaw, scene.arm)
+    turned = _nearest(side.angle - math.pi / 2, yaw, arm)
     sine, cosine = math.sin(turned), math.cos(turned)
     middle = place + np.array([along * cosine, along * sine, 0.0])
-    middle[2] = max(place[2], _LOW, scene.to_layout(np.array(scene.arm.reach[0]))[2])
+    middle[2] = max(place[2], _LOW, scene.to_layout(np.array(arm.reach[0]))[2])
     position = middle + np.array([-across * sine, across * cosine, 0.0])
     crowding = _crowding(scene, number, place, position, side.angle)
     cost = abs(turned - yaw) + 200.0 * crowding + 5.0 * (abs(along) + abs(across))

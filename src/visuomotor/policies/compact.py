@@ -568,7 +568,7 @@ class Compact(Policy):
         for spec in self.bodies.values():
             for camera in spec.cameras:
                 place = self.embodiments.index(spec.embodiment), self.cameras.index(camera.name)
-                if camera.projection is not None:
+                if camera.projection is not None and camera.mount in ("base", "hand"):
                     if known.setdefault(place, camera.projection) != camera.projection:
                         raise ValueError(
                             f"compact: data sets of {spec.embodiment!r} disagree about where camera "
@@ -896,8 +896,8 @@ class Compact(Policy):
 
 
 def _calibrated(spec: Spec) -> bool:
-    """Whether it is known where any camera of a body stands."""
-    return any(camera.projection is not None for camera in spec.cameras)
+    """Whether it is known where any camera of a body stands, or that its one hand carries it."""
+    return any(camera.projection is not None and camera.mount in ("base", "hand") for camera in spec.cameras)
 
 
 def _real_actions(batch: Batch) -> Bool[Tensor, "batch horizon action"]:

@@ -23,8 +23,10 @@ _SMALL = 1e-9  # radians; no axis can be told below it
 def find_hand(spec: Spec) -> tuple[list[int], list[int]] | None:
     """Indices in the state of the measured position and rotation vector, or None if the body has none.
 
-    A body with a position alone has an empty rotation.
+    A body with a position alone has an empty rotation. With several grippers there is no one hand: None.
     """
+    if sum(dimension.kind == "gripper" for dimension in spec.action) > 1:
+        return None
     kinds = {
         unit: [i for i, d in enumerate(spec.state) if d.kind == "ee" and d.unit == unit][:3]
         for unit in ("m", "rad")

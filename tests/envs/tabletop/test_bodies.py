@@ -48,8 +48,8 @@ def test_equal_seeds_give_the_same_layout_at_the_scale_of_the_body(body: str) ->
         for number, thing in enumerate(env.layout.objects):
             np.testing.assert_allclose(env.scene.place(number), franka.scene.place(number), atol=1e-12)
             place = env.scene.to_base(env.scene.place(number))
-            x, y = env.arm.scale * np.array(thing.position) + env.arm.origin
-            np.testing.assert_allclose(place, [x, y, env.arm.scale * SIZES[thing.shape][2]], atol=1e-12)
+            x, y = env.body.scale * np.array(thing.position) + env.body.origin
+            np.testing.assert_allclose(place, [x, y, env.body.scale * SIZES[thing.shape][2]], atol=1e-12)
         assert env.scene.opening() == pytest.approx(franka.scene.opening(), abs=0.01)
 
 

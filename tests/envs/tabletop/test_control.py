@@ -11,11 +11,12 @@ from visuomotor.embodiments.franka import FRANKA
 from visuomotor.envs.tabletop.control import LEAD, TURN_LEAD, Controller, Kinematics, rotation_vector
 
 STEPS = 25
-DOWN = np.array(FRANKA.down)
+ARM = FRANKA.arms[0]
+DOWN = np.array(ARM.down)
 
 
 def controller(control: str = "ee_delta") -> Controller:
-    return Controller(FRANKA, control, 10.0)  # type: ignore[arg-type]
+    return Controller(ARM, control, 10.0)  # type: ignore[arg-type]
 
 
 def delta(*move: float, turn: tuple[float, float, float] = (0, 0, 0), grip: float = 0.0) -> np.ndarray:
@@ -24,7 +25,7 @@ def delta(*move: float, turn: tuple[float, float, float] = (0, 0, 0), grip: floa
 
 def follow(commands: Controller, action: np.ndarray) -> np.ndarray:
     """One tick of a perfect arm, which is where it was commanded to be."""
-    position, quat = Kinematics(FRANKA).forward(commands.joints)
+    position, quat = Kinematics(ARM).forward(commands.joints)
     return commands.command(action, position, quat, STEPS)
 
 
@@ -39,7 +40,7 @@ def test_joints_reach_the_commanded_pose() -> None:
     commands = controller()
     for _ in range(4):
         follow(commands, delta(0.02, 0.03, -0.03, turn=(0, 0, 0.1)))
-    position, quat = Kinematics(FRANKA).forward(commands.joints)
+    position, quat = Kinematics(ARM).forward(commands.joints)
     np.testing.assert_allclose(position, commands.position, atol=1e-3)
     np.testing.assert_allclose(np.abs(quat @ commands.quat), 1.0, atol=1e-6)
 
@@ -59,10 +60,10 @@ def test_hand_cannot_be_commanded_into_the_table_or_out_of_reach() -> None:
         commands = controller()
         for _ in range(60):
             follow(commands, delta(*(0.05 * np.array(direction))))
-        low, high = np.array(FRANKA.reach)
+        low, high = np.array(ARM.reach)
         assert np.all(commands.position >= low - 1e-9)
         assert np.all(commands.position <= high + 1e-9)
-        assert np.hypot(*commands.position[:2]) <= FRANKA.span + 1e-9
+        assert np.hypot(*commands.position[:2]) <= ARM.span + 1e-9
 
 
 moves = st.lists(st.lists(st.floats(-1, 1), min_size=6, max_size=6), min_size=5, max_size=25)
@@ -75,15 +76,15 @@ def test_joints_stay_within_position_and_velocity_limits(actions: list[list[floa
         before = commands.joints.copy()
         targets = follow(commands, np.append(action, 0.5))
         assert targets.shape == (STEPS, 7)
-        assert np.all(commands.joints >= FRANKA.low)
-        assert np.all(commands.joints <= FRANKA.high)
-        assert np.all(np.abs(commands.joints - before) <= np.array(FRANKA.speed) / 10 + 1e-9)
+        assert np.all(commands.joints >= ARM.low)
+        assert np.all(commands.joints <= ARM.high)
+        assert np.all(np.abs(commands.joints - before) <= np.array(ARM.speed) / 10 + 1e-9)
 
 
 def test_a_command_beyond_the_limits_is_clipped() -> None:
     wild, clipped = controller(), controller()
     follow(wild, delta(5.0, -5.0, 0.0, turn=(0, 0, 9.0), grip=7.0))
-    limit, turn = FRANKA.move_limit / 10, FRANKA.turn_limit / 10
+    limit, turn = ARM.move_limit / 10, ARM.turn_limit / 10
     follow(clipped, delta(limit, -limit, 0.0, turn=(0, 0, turn), grip=1.0))
     np.testing.assert_array_equal(wild.pose(), clipped.pose())
     assert wild.grip == 1.0
@@ -98,7 +99,7 @@ def test_hand_comes_back_from_the_end_of_the_joints() -> None:
         target = np.array([0.45, 0.0, 0.2])
         way = np.clip(target - commands.position, -0.04, 0.04)
         follow(commands, delta(*way, turn=tuple(np.clip(commands.way_to_yaw(0.0), -0.25, 0.25))))
-    position, quat = Kinematics(FRANKA).forward(commands.joints)
+    position, quat = Kinematics(ARM).forward(commands.joints)
     np.testing.assert_allclose(position, [0.45, 0.0, 0.2], atol=2e-3)
     assert abs(float(quat @ DOWN)) == pytest.approx(1.0, abs=1e-4)
 
@@ -106,7 +107,7 @@ def test_hand_comes_back_from_the_end_of_the_joints() -> None:
 def test_targets_end_where_commanded_and_do_not_jump() -> None:
     """The servos' targets lead by their damping; without that lead, the way between ticks is smooth."""
     commands = controller()
-    lead = np.array(FRANKA.damping) / np.array(FRANKA.stiffness)
+    lead = np.array(ARM.damping) / np.array(ARM.stiffness)
     way = [commands.joints.copy()]
     velocity = [commands.velocity.copy()]
     for action in (
@@ -126,13 +127,13 @@ def test_targets_end_where_commanded_and_do_not_jump() -> None:
 
 def test_joint_control_goes_to_the_target_at_the_speed_of_the_joints() -> None:
     commands = controller("joint")
-    target = np.add(FRANKA.home, [0.5, 0.1, 0, 0, 0, 0, 0])
+    target = np.add(ARM.home, [0.5, 0.1, 0, 0, 0, 0, 0])
     first = follow_joint(commands, target)
     assert first[0] == pytest.approx(0.2175)
     for _ in range(5):
         follow_joint(commands, target)
     np.testing.assert_allclose(commands.joints, target, atol=1e-9)
-    np.testing.assert_allclose(commands.position, Kinematics(FRANKA).forward(target)[0])
+    np.testing.assert_allclose(commands.position, Kinematics(ARM).forward(target)[0])
 
 
 def follow_joint(commands: Controller, target: np.ndarray) -> np.ndarray:

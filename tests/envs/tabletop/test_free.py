@@ -37,7 +37,7 @@ def named(layout: Layout) -> Meaning:
     if layout.goal.task == "clear":
         assert nouns[0][0] == nouns[1][0]
         nouns, places = [(nouns[0][0], "things"), (nouns[2][0], "things")], [places[0], places[2]]
-    return Meaning(tuple(nouns), tuple(places), layout.goal.side)
+    return Meaning(tuple(nouns), tuple(places), layout.goal.side, layout.goal.hand)
 
 
 def test_every_task_has_some_and_no_two_are_alike() -> None:
@@ -98,6 +98,14 @@ def test_colors_nouns_and_sides_are_spread(part: str) -> None:
         assert min(counts.values()) > 0.5 * np.mean(list(counts.values()))
     sides = Counter(free.meaning.side for free in free_sentences()[SIDED])
     assert max(sides.values()) == min(sides.values())
+    hands = Counter(free.meaning.hand for free in free_sentences()["hand_over"])
+    assert hands == {"left": 10, "right": 10}
+
+
+def test_the_named_hand_stands_in_the_sentence() -> None:
+    """The other one may be mentioned, too, but never alone."""
+    for free in free_sentences()["hand_over"]:
+        assert free.meaning.hand in re.findall("left|right", free.text.lower()), free.text
 
 
 def test_no_grammar_makes_them() -> None:
@@ -107,7 +115,7 @@ def test_no_grammar_makes_them() -> None:
         if kind != "verb"
     }
     slots = {name: "|".join((*w.seen, *w.held_out)) for name, w in LEXICON["verb"].items()}
-    slots["side"] = words["side"]
+    slots["side"], slots["hand"] = words["side"], words["hand"]
     for number in ("", "2"):
         slots[f"color{number}"] = slots[f"place_color{number}"] = words["color"]
         slots[f"shape{number}"], slots[f"place_kind{number}"] = words["shape"], words["place"]

@@ -212,7 +212,7 @@ def test_every_scene_has_several_goals_with_plain_names(seed, where) -> None:
     assert len(set(names)) == len(names) >= 2
     things = rf"(?:{'|'.join(COLORS)}) (?:{'|'.join((*SHAPES, 'peg', *FIXTURES))})"
     sides = "(?:(?:left of|right of|in front of|behind) )?"
-    one = rf"{things}(?:>{sides}{things})?"
+    one = rf"{things}(?:>(?:{sides}{things}|left hand|right hand))?"
     assert all(re.fullmatch(rf"{where[0]}:{one}(?:,{one})*", name) for name in names), names
 
 
@@ -224,6 +224,7 @@ def test_every_scene_has_several_goals_with_plain_names(seed, where) -> None:
         ("stack", "stack:{thing}>{thing2}"),
         ("press", "press:{place}"),
         ("put_two", "put_two:{thing}>{place},{thing2}>{place2}"),
+        ("hand_over", "hand_over:{thing}>left hand"),
     ],
 )
 def test_names_of_goals_have_the_documented_form(task: str, form: str) -> None:
@@ -376,7 +377,7 @@ def test_shapes_and_bowls_are_built_no_larger_than_layouts_leave_room_for() -> N
         assert SIZES[shape][0] <= long
         assert SIZES[shape][1] <= wide
     assert BOWL_RADIUS < BOWL_OUTER_RADIUS
-    assert FRANKA.finger_travel < GRIPPER_REACH
+    assert FRANKA.arms[0].finger_travel < GRIPPER_REACH
 
 
 def test_a_turned_fixture_has_its_own_frame() -> None:

@@ -23,7 +23,7 @@ from visuomotor.envs.tabletop.sentences import (
     plain,
     understand,
 )
-from visuomotor.envs.tabletop.things import COLORS, FIXTURES, SHAPES, SIDES
+from visuomotor.envs.tabletop.things import COLORS, FIXTURES, HANDS, SHAPES, SIDES
 from visuomotor.text import grammar
 from visuomotor.text.grammar import Words
 
@@ -45,8 +45,10 @@ HELD_OUT_WORDS = re.compile(
 def patterns(task: str) -> tuple[re.Pattern[str], ...]:
     """What matches exactly the sentences of training, for any meaning."""
     slots = {name: any_of(list(words.seen)) for name, words in LEXICON["verb"].items()}
-    for slot, kind in (("color", "color"), ("shape", "shape"), ("place_kind", "place"), ("side", "side")):
+    for slot, kind in (("color", "color"), ("shape", "shape"), ("place_kind", "place")):
         slots[slot] = any_of([word for words in LEXICON[kind].values() for word in words.seen])
+    for slot in ("side", "hand"):
+        slots[slot] = any_of([word for words in LEXICON[slot].values() for word in words.seen])
     slots["place_color"] = slots["color"]
     slots["thing"] = f"(?:{slots['color']}) (?:{slots['shape']})"
     slots["place"] = f"(?:{slots['color']}) (?:{slots['place_kind']})"
@@ -90,6 +92,7 @@ def test_every_color_shape_fixture_and_side_of_the_suite_has_words() -> None:
     assert set(LEXICON["shape"]) == {*SHAPES, "peg", "things"}
     assert set(LEXICON["place"]) == {*FIXTURES} - {"fence"}  # which no goal names
     assert set(LEXICON["side"]) == set(SIDES)
+    assert set(LEXICON["hand"]) == set(HANDS)
     assert set(PHRASINGS) == set(TASKS)
 
 
@@ -102,7 +105,7 @@ def test_there_are_enough_phrasings_and_none_twice(task: str) -> None:
 
 
 def test_no_word_means_two_things_and_every_noun_and_color_has_held_out_words() -> None:
-    named = ("color", "shape", "place", "side")
+    named = ("color", "shape", "place", "side", "hand")
     words = [
         word for kind in named for entry in LEXICON[kind].values() for word in (*entry.seen, *entry.held_out)
     ]
@@ -164,6 +167,8 @@ def test_every_phrasing_with_any_words_is_understood(seed, task, held_out, pick,
         slots[f"place{number}"] = Words(seen=(f"{{place_color{number}}} {{place_kind{number}}}",))
     if named.side is not None:
         slots["side"] = LEXICON["side"][named.side]
+    if named.hand is not None:
+        slots["hand"] = LEXICON["hand"][named.hand]
     phrasing = phrasings[pick % len(phrasings)]
     sentence, _ = grammar.sample(phrasing, grammar.Lexicon(words=slots), generator, held_out=share)
     assert understand(task, sentence) == named

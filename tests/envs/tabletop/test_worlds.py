@@ -281,9 +281,9 @@ def test_the_measured_hand_is_where_the_measured_joints_put_it() -> None:
     for _ in range(3):
         env.step(np.array([0.03, 0.02, -0.02, 0.0, 0.0, 0.1, 0.0]))
     state = env.state()
-    position, quat = env.controller.hand(state[:7].astype(np.float64))
+    position, quat = env.controllers[0].hand(state[:7].astype(np.float64))
     np.testing.assert_allclose(state[8:11], position, atol=1e-6)
-    np.testing.assert_allclose(state[11:14], env.controller.describe(quat), atol=1e-5)
+    np.testing.assert_allclose(state[11:14], env.controllers[0].describe(quat), atol=1e-5)
     assert 1e-5 < np.linalg.norm(state[8:11] - env.scene.hand()[0]) < 0.02
 
 
@@ -295,21 +295,21 @@ def test_delay_really_delays(control: Any, seed: int) -> None:
     late = [seed for seed in range(20) if get_world("randomized:2", seed).delay == 2][seed]
     env.reset(seed=late)
     if control == "joint":
-        actions = [np.append(np.add(env.arm.home, 0.02 * tick), 0.5) for tick in range(1, 6)]
+        actions = [np.append(np.add(env.body.arms[0].home, 0.02 * tick), 0.5) for tick in range(1, 6)]
     else:
         actions = [np.array([0.02, -0.01, -0.01, 0.0, 0.0, 0.1, 0.5])] * 5
     delayed = []
     for action in actions:
         env.step(action)
-        delayed.append(np.append(env.controller.position, env.controller.grip))
+        delayed.append(np.append(env.controllers[0].position, env.controllers[0].grip))
     env.reset(seed=late)
     env._late.clear()
     for tick, action in enumerate(actions[:3]):
         env.step(action)
         # The hand rests a little below its commands at first, so that these follow it only to 1e-4 m.
-        command = np.append(env.controller.position, env.controller.grip)
+        command = np.append(env.controllers[0].position, env.controllers[0].grip)
         np.testing.assert_allclose(delayed[tick + 2], command, atol=1e-4)
-    home, _ = env.controller.hand(np.array(env.arm.home))
+    home, _ = env.controllers[0].hand(np.array(env.body.arms[0].home))
     np.testing.assert_allclose(delayed[1], [*home, 0.0], atol=1e-6)
 
 

@@ -276,5 +276,6 @@ KITS: dict[str, Kit] = {
     "put_in_drawer": _CLOSED,
     "put_two": _BOWLS,
     "clear": Kit(fixtures={"bowl": 2}, build=_scattered("bowl"), rival=True, twins=True),
+    "hand_over": _BOWLS,
 }
 """Task to what stands on its table."""

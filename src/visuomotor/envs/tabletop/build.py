@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import cast
 
 import mujoco
 import numpy as np
 
-from visuomotor.embodiments.base import Arm
+from visuomotor.embodiments.base import Body
 from visuomotor.envs.tabletop.things import BUTTON_RADIUS, DRAWER, FENCE, ZONE_RADIUS
 from visuomotor.envs.tabletop.worlds import TABLE_COLOR
-from visuomotor.types import Camera
+from visuomotor.types import Camera, Mount
 
 __all__ = [
     "BOWL_HEIGHT",
@@ -93,11 +94,12 @@ def _tint(share: float) -> tuple[float, float, float, float]:
     return share, share, share, 1.0
 
 
-def calibrated(camera: Camera, arm: Arm) -> Camera:
-    """The same view with its projection, of the fixed camera or of the one on the hand of `arm`."""
+def calibrated(camera: Camera, body: Body) -> Camera:
+    """The same view with its projection, of the fixed camera or of one on a hand of `body`."""
     if camera.name == "front":
-        place, axes = _front(arm)
+        place, axes = _front(body)
         return replace(camera, projection=_projection(place, axes, _FOVY_DEG, camera), mount="base")
+    arm = next(arm for arm in body.arms if arm.wrist == camera.name)
     world = mujoco.MjSpec()
     world.compiler.degree = False
     arm.build(world)
@@ -113,7 +115,9 @@ def calibrated(camera: Camera, arm: Arm) -> Camera:
     place = turn @ (data.cam_xpos[eye] - data.site_xpos[hand])
     axes = (turn @ data.cam_xmat[eye].reshape(3, 3)).T
     return replace(
-        camera, projection=_projection(place, axes, float(model.cam_fovy[eye]), camera), mount="hand"
+        camera,
+        projection=_projection(place, axes, float(model.cam_fovy[eye]), camera),
+        mount=cast(Mount, f"{arm.prefix}hand"),
     )
 
 
@@ -131,17 +135,19 @@ def _projection(place: np.ndarray, axes: np.ndarray, fovy: float, camera: Camera
     return tuple(np.column_stack([rows, -rows @ place]).ravel().tolist())
 
 
-def compile_scene(arm: Arm, shapes: Sequence[str], kinds: Sequence[str], tolerance: float) -> mujoco.MjModel:
-    """The model of an arm, a table, things and fixtures; colors and places come later.
+def compile_scene(
+    body: Body, shapes: Sequence[str], kinds: Sequence[str], tolerance: float
+) -> mujoco.MjModel:
+    """The model of a body, a table, things and fixtures; colors and places come later.
 
     Args:
-        arm: The body that works at the table.
+        body: Who works at the table.
         shapes: Of the objects "object0", "object1" ...
         kinds: Of the fixtures "fixture0", "fixture1" ...
         tolerance: Of sockets, see `TOLERANCE`.
     """
     world = mujoco.MjSpec()
-    world.modelname = f"tabletop-{arm.name}"
+    world.modelname = f"tabletop-{body.name}"
     world.compiler.degree = False
     world.memory = 4 << 20  # bytes of working memory; a busy scene takes a tenth of it
     option = world.option
@@ -151,20 +157,20 @@ def compile_scene(arm: Arm, shapes: Sequence[str], kinds: Sequence[str], toleran
     option.impratio = 10
     option.iterations = 30
     option.enableflags = mujoco.mjtEnableBit.mjENBL_SLEEP
-    _add_room(world, arm)
-    arm.build(world)
+    _add_room(world, body)
+    body.build(world)
     fixed = len(world.bodies)
     for number, shape in enumerate(shapes):
         _add_thing(world, f"object{number}", shape, number)
     for number, kind in enumerate(kinds):
         name = f"fixture{number}"
-        body = world.worldbody.add_body(name=name, pos=[0.6, 0.2 * number, 0])
+        fixture = world.worldbody.add_body(name=name, pos=[0.6, 0.2 * number, 0])
         if kind == "socket":
-            _add_ring(body, SIZES["peg"][0] + tolerance, SOCKET_HEIGHT, _SOCKET_WALL)
+            _add_ring(fixture, SIZES["peg"][0] + tolerance, SOCKET_HEIGHT, _SOCKET_WALL)
         else:
-            _ADD[kind](body)
-    for body in world.bodies[fixed:]:
-        _resize(body, arm.scale)
+            _ADD[kind](fixture)
+    for part in world.bodies[fixed:]:
+        _resize(part, body.scale)
     return world.compile()
 
 
@@ -179,9 +185,9 @@ def _resize(body: mujoco.MjsBody, scale: float) -> None:
             joint.range = joint.range * scale
 
 
-def _add_room(world: mujoco.MjSpec, arm: Arm) -> None:
+def _add_room(world: mujoco.MjSpec, body: Body) -> None:
     """Table, light and the fixed camera."""
-    (low_x, low_y), (high_x, high_y) = np.array(arm.origin) + arm.scale * np.array(TABLE)
+    (low_x, low_y), (high_x, high_y) = np.array(body.origin) + body.scale * np.array(TABLE)
     world.worldbody.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
@@ -195,17 +201,19 @@ def _add_room(world: mujoco.MjSpec, arm: Arm) -> None:
     world.worldbody.add_light(pos=[0.9, -0.7, 1.7], dir=[-0.3, 0.4, -1])
     # From the far side of the table, where the arm stands behind the things instead of before them;
     # far away and narrow, so that near and far things are drawn in nearly the same size.
-    place, _ = _front(arm)
+    place, _ = _front(body)
     camera = world.worldbody.add_camera(name="front", pos=place, fovy=_FOVY_DEG)
     camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
     camera.alt.xyaxes = [0, 1, 0, -math.sin(_ELEVATION), 0, math.cos(_ELEVATION)]
 
 
-def _front(arm: Arm) -> tuple[np.ndarray, np.ndarray]:
-    """Place of the fixed camera before an arm, and its axes to the right, up and backwards as rows."""
+def _front(body: Body) -> tuple[np.ndarray, np.ndarray]:
+    """Place of the fixed camera before a body, and its axes to the right, up and backwards as rows."""
     backwards = np.array([math.cos(_ELEVATION), 0.0, math.sin(_ELEVATION)])
     axes = np.array([[0, 1, 0], [-math.sin(_ELEVATION), 0, math.cos(_ELEVATION)], backwards])
-    return np.array([*arm.origin, 0.0]) + arm.scale * (np.array(_AIM) + _DISTANCE * backwards), axes
+    return np.array([*body.origin, 0.0]) + body.scale * (
+        np.array(_AIM) + body.sight * _DISTANCE * backwards
+    ), axes
 
 
 def _add_thing(world: mujoco.MjSpec, name: str, shape: str, number: int) -> None:

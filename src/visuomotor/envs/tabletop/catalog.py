@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from visuomotor.embodiments.base import Body
 from visuomotor.envs.tabletop.goals import stages
 from visuomotor.envs.tabletop.layout import sample_layout, splits
 from visuomotor.envs.tabletop.tasks import SUITES, TASKS
@@ -18,11 +19,11 @@ def catalog() -> dict[str, Any]:
 
     Returns:
         "tasks": name to what it does, its stages in order, ticks of an episode at ten a second, ticks in
-        a row for which its goal must hold, and splits.
-        "suites": name to names of tasks. "bodies": name to joints, ticks a second and scale.
+        a row for which its goal must hold, splits, and bodies that can do it.
+        "suites": name to names of tasks. "bodies": name to hands, joints, ticks a second and scale.
         "worlds": name to what it is.
     """
-    bodies = {name: lookup("embodiment", name) for name in names("embodiment")}
+    bodies: dict[str, Body] = {name: lookup("embodiment", name) for name in names("embodiment")}
     return {
         "tasks": {
             name: {
@@ -31,13 +32,19 @@ def catalog() -> dict[str, Any]:
                 "ticks": task.ticks,
                 "hold": task.hold,
                 "splits": list(splits(name)),
+                "bodies": [known for known, body in bodies.items() if len(body.arms) in task.hands],
             }
             for name, task in TASKS.items()
         },
         "suites": {name: list(tasks) for name, tasks in SUITES.items()},
         "bodies": {
-            name: {"joints": len(arm.joints), "rate": arm.rate, "scale": arm.scale}
-            for name, arm in bodies.items()
+            name: {
+                "hands": len(body.arms),
+                "joints": sum(len(arm.joints) for arm in body.arms),
+                "rate": body.rate,
+                "scale": body.scale,
+            }
+            for name, body in bodies.items()
         },
         "worlds": dict(WORLDS),
     }

@@ -89,7 +89,7 @@ class Controller:
         # Servos damp with their velocity; leading the targets by as much cancels the lag.
         self._lead = np.array(arm.damping) / np.array(arm.stiffness)
         self._move, self._turn = arm.move_limit / rate, arm.turn_limit / rate
-        self._reach = np.array(arm.reach)
+        self._reach, self._at = np.array(arm.reach), np.array(arm.at)
         self._down = np.array(arm.down)
         self._up = _inverse(self._down)
         self.reset()
@@ -100,6 +100,10 @@ class Controller:
         self.velocity = np.zeros(len(self.joints))
         self.position, self.quat = self._kinematics.forward(self.joints)
         self.grip = 0.0
+
+    def stay(self) -> np.ndarray:
+        """The action (action,) that stays at home with an open gripper."""
+        return np.append(self._home if self._control == "joint" else np.zeros(6), 0.0)
 
     def pose(self) -> np.ndarray:
         """Commanded pose (6,): position and rotation vector from looking down."""
@@ -140,7 +144,7 @@ class Controller:
         move = np.clip(action[:3], -self._move, self._move)
         turn = np.clip(action[3:6], -self._turn, self._turn)
         self.position = np.clip(position + _shorter(self.position + move - position, LEAD), *self._reach)
-        self.position[:2] = _shorter(self.position[:2], self._arm.span)
+        self.position[:2] = self._at + _shorter(self.position[:2] - self._at, self._arm.span)
         ahead = rotation_vector(_product(_product(_quaternion(turn), self.quat), _inverse(quat)))
         wanted = _product(_quaternion(_shorter(ahead, TURN_LEAD)), quat)
         tilt = rotation_vector(_product(wanted, self._up))

@@ -1,4 +1,4 @@
-"""The table-top environment: a robot arm, things of many colors and shapes, and a sentence."""
+"""The table-top environment: a robot, things of many colors and shapes, and a sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from visuomotor.embodiments.base import Arm, Control
+from visuomotor.embodiments.base import Body, Control
 from visuomotor.envs.base import Status
 from visuomotor.envs.tabletop.build import TIMESTEP, TOLERANCE, calibrated
 from visuomotor.envs.tabletop.camera import Look, render
@@ -20,17 +20,15 @@ from visuomotor.envs.tabletop.goals import meaning, stages
 from visuomotor.envs.tabletop.layout import goals, instructions, sample_layout, splits
 from visuomotor.envs.tabletop.scene import Scene
 from visuomotor.envs.tabletop.sentences import plain
-from visuomotor.envs.tabletop.tasks import SUITES, TASKS, Task, blame, stage
+from visuomotor.envs.tabletop.tasks import SUITES, TASKS, Task, blame, playable, stage
 from visuomotor.envs.tabletop.things import SPLITS, Goal, Layout
+from visuomotor.envs.tabletop.turns import whose_turn
 from visuomotor.envs.tabletop.worlds import get_world, noisy
 from visuomotor.errors import unknown_name
 from visuomotor.registry import lookup
 from visuomotor.types import Camera, Observation, Spec
 
-__all__ = ["CAMERAS", "TabletopEnv"]
-
-CAMERAS: Mapping[str, int] = {"front": 96, "wrist": 64}
-"""Views by default, with their size in pixels."""
+__all__ = ["TabletopEnv"]
 
 _OPTIONS = ("task", "split", "rival", "goal", "instruction", "world")
 _MODELS = 64  # compiled models kept; more sets of shapes than the train split has
@@ -40,43 +38,45 @@ _SIZES = struct.Struct("<3q")  # lengths of the parts of a snapshot
 
 
 class TabletopEnv:
-    """A world with one arm in which the sentence decides what is right.
+    """A world with one robot in which the sentence decides what is right.
 
     Args:
-        embodiment: Name of the arm, or an `Arm`.
+        embodiment: Name of the body, or a `Body`.
         task: Task of episodes whose reset does not name one; or one of `tasks.SUITES`, whose tasks take
             turns with the seeds, those without the split of the episode left out.
-        control: "ee_delta" or "joint", see `Arm.spec`.
-        cameras: Views and their sizes in pixels: name to one number or (height, width).
-        rate: Ticks a second; None takes the arm's own.
+        control: "ee_delta" or "joint", see `Body.spec`.
+        cameras: Views and their sizes in pixels: name to one number or (height, width); `Body.views` if None.
+        rate: Ticks a second; None takes the body's own.
         max_ticks: Length of an episode that does not end before; by its task if None.
         tolerance: How much wider the radius of a socket is than that of a peg, meters (task `insert`).
         world: Look and dynamics of episodes whose reset does not name them, see `worlds.WORLDS`.
 
     Raises:
-        ValueError: Unknown embodiment, task, control, camera or world; a rate that physics cannot keep.
+        ValueError: Unknown embodiment, task, control, camera or world; a task that the body cannot do; a rate
+            that physics cannot keep.
     """
 
     def __init__(
         self,
-        embodiment: str | Arm = "franka",
+        embodiment: str | Body = "franka",
         *,
         task: str = "put_in",
         control: Control = "ee_delta",
-        cameras: Mapping[str, int | tuple[int, int]] = CAMERAS,
+        cameras: Mapping[str, int | tuple[int, int]] | None = None,
         rate: float | None = None,
         max_ticks: int | None = None,
         world: str = "clean",
         tolerance: float = TOLERANCE,
     ) -> None:
-        self.arm: Arm = lookup("embodiment", embodiment) if isinstance(embodiment, str) else embodiment
-        rate = self.arm.rate if rate is None else rate
-        self._default_task = _known("task", task, (*TASKS, *SUITES))
+        self.body: Body = lookup("embodiment", embodiment) if isinstance(embodiment, str) else embodiment
+        rate = self.body.rate if rate is None else rate
+        views: Mapping[str, int | tuple[int, int]] = self.body.views() if cameras is None else cameras
+        self._default_task = self._can(task)
         self._task: Task = TASKS[SUITES.get(task, (task,))[0]]
         get_world(world, 0)  # refuses an unknown name before the first episode does
         self._default_world = world
-        for camera in cameras:
-            _known("camera", camera, ("front", self.arm.wrist))
+        for camera in views:
+            _known("camera", camera, self.body.views())
         self._steps = round(1.0 / (rate * TIMESTEP))
         if self._steps < 1 or abs(self._steps * rate * TIMESTEP - 1.0) > 1e-6:
             raise ValueError(
@@ -84,12 +84,16 @@ class TabletopEnv:
             )
         if max_ticks is not None and max_ticks < 1:
             raise ValueError(f"tabletop: max_ticks must be at least 1, got {max_ticks}.")
-        spec: Spec = self.arm.spec(control=control, cameras=cameras, rate=rate)
-        self.spec = replace(spec, cameras=tuple(calibrated(camera, self.arm) for camera in spec.cameras))
+        spec: Spec = self.body.spec(control=control, cameras=views, rate=rate)
+        self.spec = replace(spec, cameras=tuple(calibrated(camera, self.body) for camera in spec.cameras))
         self._most_ticks = max_ticks
         self._tolerance = tolerance
-        self.controller = Controller(self.arm, control, rate)
-        self._stay = np.append(self.arm.home if control == "joint" else np.zeros(6), 0.0)
+        self.controllers = tuple(Controller(arm, control, rate) for arm in self.body.arms)
+        stay = [controller.stay() for controller in self.controllers]
+        self._stay, ends = np.concatenate(stay), np.cumsum([len(part) for part in stay])
+        self._parts = tuple(
+            slice(end - len(part), end) for part, end in zip(stay, ends.tolist(), strict=True)
+        )
         self._scenes: dict[tuple[tuple[str, ...], tuple[str, ...]], Scene] = {}
         self._scene: Scene | None = None
 
@@ -116,7 +120,7 @@ class TabletopEnv:
         """Build the scene of an episode and forget the one before."""
         for option in options:
             _known("option", option, _OPTIONS)
-        asked = _known("task", options.get("task", self._default_task), (*TASKS, *SUITES))
+        asked = self._can(options.get("task", self._default_task))
         split = _known("split", options.get("split", "train"), SPLITS)
         turns = [task for task in SUITES.get(asked, ()) if split in splits(task)] or [asked]
         name = turns[seed % len(turns)]
@@ -137,12 +141,26 @@ class TabletopEnv:
         shapes = tuple(sorted(thing.shape for thing in layout.objects))
         self._scene = self._compiled(shapes, tuple(fixture.kind for fixture in layout.fixtures))
         self._scene.reset(layout, world)
-        self.controller.reset()
+        for controller in self.controllers:
+            controller.reset()
+
+    def _can(self, task: str) -> str:
+        """`task` (or a suite) if the body can do it."""
+        names = SUITES.get(_known("task", task, (*TASKS, *SUITES)), (task,))
+        able = playable(len(self.body.arms))
+        if not set(names) <= set(able):
+            suites = [name for name, tasks in SUITES.items() if set(tasks) <= set(able)]
+            raise ValueError(
+                f"tabletop: {self.body.name!r} cannot do {task!r}. It can do {', '.join(able)}; "
+                f"and the suite{'s'[: len(suites) > 1]} {', '.join(suites)}. "
+                "`visuomotor envs` tells which body can do what."
+            )
+        return task
 
     def _compiled(self, shapes: tuple[str, ...], kinds: tuple[str, ...]) -> Scene:
         """The scene of these shapes and fixtures, compiled if it is not kept."""
         key = (shapes, kinds)
-        scene = self._scenes.pop(key, None) or Scene(self.arm, shapes, kinds, tolerance=self._tolerance)
+        scene = self._scenes.pop(key, None) or Scene(self.body, shapes, kinds, tolerance=self._tolerance)
         if len(self._scenes) >= _MODELS:
             del self._scenes[next(iter(self._scenes))]
         self._scenes[key] = scene
@@ -166,9 +184,12 @@ class TabletopEnv:
         if not np.isfinite(action).all():
             raise ValueError(f"tabletop: expected finite numbers in the action, got {action}.")
         self._late.append(action.copy())
-        position, quat = scene.hand_pose()
-        targets = self.controller.command(self._late.pop(0), position, quat, self._steps)
-        scene.advance(targets, self.arm.finger_target(self.controller.grip))
+        targets, fingers = [], []
+        given = self._late.pop(0)
+        for hand, controller in enumerate(self.controllers):
+            targets.append(controller.command(given[self._parts[hand]], *scene.hand_pose(hand), self._steps))
+            fingers.append(self.body.arms[hand].finger_target(controller.grip))
+        scene.advance(np.concatenate(targets, axis=1), *fingers)
         self._tick += 1
         return self._judge()
 
@@ -208,7 +229,7 @@ class TabletopEnv:
             return "dropped"
         if self._tick < self.max_ticks:
             return None
-        held = any(scene.holds(number) for number in wanted.objects)
+        held = any(scene.holders(number) for number in wanted.objects)
         return "dropped" if self._carried and not held else "out of time"
 
     def observe(self, cameras: Sequence[str] | None = None) -> Observation:
@@ -234,26 +255,22 @@ class TabletopEnv:
         return noisy(values, deviation, seed=self._episode[0], tick=self._tick, sensor=sensor)
 
     def state(self) -> np.ndarray:
-        """State float32 (state,), see `Arm.spec`; the hand is where the measured joints put it."""
+        """State float32 (state,), see `Body.spec`; a hand is where the measured joints put it."""
         scene, world = self.scene, self.scene.world
-        joints = self._noisy(scene.joints(), world.joint_noise, "joints")
-        position, quat = self.controller.hand(joints) if world.joint_noise else scene.hand_pose()
-        grip = np.array([self.arm.grip(scene.fingers())])
-        numbers = [
-            joints,
-            self._noisy(grip, world.grip_noise, "gripper"),
-            position,
-            self.controller.describe(quat),
-            self.controller.pose(),
-        ]
+        numbers: list[np.ndarray] = []
+        for hand, (arm, controller) in enumerate(zip(self.body.arms, self.controllers, strict=True)):
+            joints = self._noisy(scene.joints(hand), world.joint_noise, f"{arm.prefix}joints")
+            position, quat = controller.hand(joints) if world.joint_noise else scene.hand_pose(hand)
+            grip = self._noisy(np.array([scene.grip(hand)]), world.grip_noise, f"{arm.prefix}gripper")
+            numbers += [joints, grip, position, controller.describe(quat), controller.pose()]
         return np.concatenate(numbers).astype(np.float32)
 
     def render(self, camera: str, height: int, width: int, *, look: Look | None = None) -> np.ndarray:
-        """A picture of any size for people, uint8 (height, width, 3), from "front" or the wrist camera.
+        """A picture of any size for people, uint8 (height, width, 3), from any camera of the body.
 
         Without `look` it has the light of the episode's world, with shadows and soft edges.
         """
-        _known("camera", camera, ("front", self.arm.wrist))
+        _known("camera", camera, self.body.views())
         look = look or self.scene.world.video_look
         return render(self.scene.model, self.scene.data, camera, height, width, look=look)
 
@@ -294,13 +311,19 @@ class TabletopEnv:
 
     @property
     def subtask(self) -> str:
-        """What to do now, in plain words: first to pick up what is not held yet."""
-        part = self.stage
-        named = meaning(self.layout, part)
-        picks = part.objects and part.task not in ("push", "lift")
-        if picks and not self.scene.holds(part.object) and not TASKS[part.task].reached(self.scene, part):
-            return f"pick up the {self.layout.objects[part.object].name}"
-        return plain(part.task, named)
+        """What to do now, in plain words: first to pick up what is not held yet.
+
+        With two hands it says which one picks up; what that hand cannot finish it puts down in the middle.
+        """
+        part, scene = self.stage, self.scene
+        sentence = plain(part.task, meaning(self.layout, part))
+        if not part.objects or part.task in ("push", "lift") or TASKS[part.task].reached(scene, part):
+            return sentence
+        thing, turn = self.layout.objects[part.object].name, whose_turn(scene, part)
+        hand = self.body.arms[turn.hand].name
+        if not scene.holders(part.object):
+            return f"pick up the {thing} with the {hand} hand" if hand else f"pick up the {thing}"
+        return sentence if turn.finishes else f"put the {thing} down in the middle"
 
     @property
     def goal(self) -> str:
@@ -331,7 +354,8 @@ class TabletopEnv:
             "late": [action.tolist() for action in self._late],
             "verdict": None if self._verdict is None else vars(self._verdict),
         }
-        parts = [json.dumps(facts).encode(), self.controller.snapshot(), self.scene.snapshot()]
+        controllers = b"".join(controller.snapshot() for controller in self.controllers)
+        parts = [json.dumps(facts).encode(), controllers, self.scene.snapshot()]
         return _MAGIC + _SIZES.pack(*map(len, parts)) + b"".join(parts)
 
     def restore(self, snapshot: bytes) -> None:
@@ -347,7 +371,10 @@ class TabletopEnv:
         self._held, self._tick, self._carried = facts["held"], facts["tick"], facts["carried"]
         self._late = [np.array(action) for action in facts["late"]]
         self._verdict = None if facts["verdict"] is None else Status(**facts["verdict"])
-        self.controller.restore(parts[1])
+        for controller in self.controllers:
+            size = len(controller.snapshot())
+            controller.restore(parts[1][:size])
+            parts = (parts[0], parts[1][size:], parts[2])
         self.scene.restore(parts[2])
 
 

@@ -36,11 +36,12 @@ def free_sentences() -> dict[str, tuple[Free, ...]]:
 
 
 def _meaning(names: list[str]) -> Meaning:
-    """What plain names stand for: objects, fixtures, and perhaps a side, in the order of the task."""
+    """What plain names stand for: objects, fixtures, perhaps a side or a hand, in the order of the task."""
     pairs = [tuple(name.split(" ")) for name in names if " " in name]
     things = tuple((color, noun) for color, noun in pairs if noun in LEXICON["shape"])
     places = tuple((color, noun) for color, noun in pairs if noun in LEXICON["place"])
-    return Meaning(things, places, next((name for name in names if name in LEXICON["side"]), None))
+    side = next((name for name in names if name in LEXICON["side"]), None)
+    return Meaning(things, places, side, next((which for which, noun in pairs if noun == "hand"), None))
 
 
 def draw(task: str, generator: np.random.Generator) -> Free:

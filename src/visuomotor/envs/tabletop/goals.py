@@ -10,6 +10,7 @@ from visuomotor.envs.tabletop.sentences import Meaning
 from visuomotor.envs.tabletop.things import (
     BESIDE_SPOT,
     GRIPPER_REACH,
+    HANDS,
     SIDES,
     WORKSPACE,
     Fixture,
@@ -65,7 +66,7 @@ def meaning(layout: Layout, goal: Goal) -> Meaning:
     if goal.task == "clear":
         pairs = dict.fromkeys((thing.color, place) for thing, place in zip(things, places, strict=True))
         named, places = [(color, "things") for color, _ in pairs], [place for _, place in pairs]
-    return Meaning(tuple(named), tuple(places), goal.side)
+    return Meaning(tuple(named), tuple(places), goal.side, goal.hand)
 
 
 def beside(offset: tuple[float, float], side: str) -> bool:
@@ -166,6 +167,11 @@ def _clear(task: str, objects: Things, fixtures: Fixtures, _: Workspace) -> Iter
             yield Goal(task=task, objects=(first, second, single), fixtures=(bowl, bowl, other))
 
 
+def _hand_over(task: str, objects: Things, *_: object) -> Iterator[Goal]:
+    for number, hand in product(range(len(objects)), HANDS):
+        yield Goal(task=task, objects=(number,), hand=hand)
+
+
 _GOALS: dict[str, Callable[..., Iterator[Goal]]] = {
     "lift": _each_object,
     "put_in": _each_pair("bowl"),
@@ -180,6 +186,7 @@ _GOALS: dict[str, Callable[..., Iterator[Goal]]] = {
     "put_in_drawer": _each_pair("drawer"),
     "put_two": _put_two,
     "clear": _clear,
+    "hand_over": _hand_over,
 }
 
 TASKS = tuple(_GOALS)

@@ -358,6 +358,33 @@ PHRASINGS: dict[str, Words] = {
             "i would like to see all {thing} in the {place} and all {thing2} in the {place2}",
         ),
     ),
+    "hand_over": Words(
+        seen=(
+            "{give} the {thing} to the {hand}",
+            "please {give} the {thing} to the {hand}",
+            "can you {give} the {thing} to the {hand}?",
+            "could you please {give} the {thing} to the {hand}?",
+            "i want you to {give} the {thing} to the {hand}",
+            "hand the {thing} over to the {hand}",
+            "{take} the {thing} and {give} it to the {hand}",
+            "pick up the {thing}, then {give} it to the {hand}",
+            "the {thing} goes to the {hand}",
+            "i want the {thing} in the {hand}",
+            "make sure the {hand} ends up with the {thing}",
+            "the {hand} should hold the {thing}",
+            "your task is to {give} the {thing} to the {hand}",
+            "robot, {give} the {thing} to the {hand} now",
+            "find the {shape} that is {color} and {give} it to the {hand}",
+            "{thing} to the {hand}",
+        ),
+        held_out=(
+            "would you mind giving the {thing} to the {hand}?",
+            "let the {hand} have the {thing}",
+            "i would like to see the {thing} in the {hand}",
+            "what the {hand} needs is the {thing}",
+            "the {thing} has to be handed to the {hand}",
+        ),
+    ),
 }
 """Task to its phrasings.
 
@@ -401,6 +428,14 @@ LEXICON: dict[str, dict[str, Words]] = {
         "front": Words(seen=("in front of", "before", "on the near side of"), held_out=("on this side of",)),
         "behind": Words(seen=("behind", "at the back of", "on the far side of"), held_out=("beyond",)),
     },
+    "hand": {
+        "left": Words(
+            seen=("left hand", "left arm", "left gripper"), held_out=("left claw", "hand on the left")
+        ),
+        "right": Words(
+            seen=("right hand", "right arm", "right gripper"), held_out=("right claw", "hand on the right")
+        ),
+    },
     "verb": {
         "put": Words(seen=("put", "place", "drop", "set", "lay"), held_out=("deposit", "stash")),
         "take": Words(seen=("take", "grab", "grasp", "pick up", "get"), held_out=("seize", "fetch")),
@@ -413,6 +448,7 @@ LEXICON: dict[str, dict[str, Words]] = {
         "close": Words(seen=("close", "shut", "push in"), held_out=("push shut", "slam")),
         "press": Words(seen=("press", "hit", "push"), held_out=("tap", "poke")),
         "insert": Words(seen=("insert", "stick", "put"), held_out=("plant", "fit")),
+        "give": Words(seen=("give", "hand", "pass"), held_out=("deliver", "present")),
     },
 }
 """Kind of word to plain name to the words for it."""

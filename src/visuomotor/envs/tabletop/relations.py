@@ -119,8 +119,8 @@ def state(sight: Sight, generator: Draw) -> Question | None:
 
 
 def _held(sight: Sight) -> list[int]:
-    """Numbers of the objects in the hand."""
-    return [number for number in range(len(sight.env.layout.objects)) if sight.env.scene.holds(number)]
+    """Numbers of the objects that a hand holds."""
+    return [number for number in range(len(sight.env.layout.objects)) if sight.env.scene.holders(number)]
 
 
 def _is_held(sight: Sight, generator: Draw) -> Question | None:

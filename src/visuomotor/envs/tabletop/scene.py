@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from visuomotor.embodiments.base import Arm
+from visuomotor.embodiments.base import Arm, Body
 from visuomotor.envs.tabletop.build import SIZES, TOLERANCE, compile_scene
 from visuomotor.envs.tabletop.things import COLORS, DRAWER, Layout
 from visuomotor.envs.tabletop.worlds import CLEAN, World, originals, write
@@ -58,28 +58,50 @@ class _Stand:
     bodies: tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Limb:
+    """Where an arm lives in the model: its hand, its joints and fingers, and their servos."""
+
+    site: int
+    qpos: np.ndarray
+    control: np.ndarray
+    finger_qpos: np.ndarray
+    finger_control: np.ndarray
+
+
+def _limb(model: mujoco.MjModel, arm: Arm) -> _Limb:
+    return _Limb(
+        site=model.site(arm.hand).id,
+        qpos=np.array([model.joint(name).qposadr[0] for name in arm.joints]),
+        control=np.array([model.actuator(name).id for name in arm.joints]),
+        finger_qpos=np.array([model.joint(name).qposadr[0] for name in arm.fingers]),
+        finger_control=np.array([model.actuator(name).id for name in arm.fingers]),
+    )
+
+
 class Scene:
     """A compiled model with its data, and the physical facts that tasks and experts read.
 
-    Objects and fixtures are numbered as in the layout. A small arm plays a layout at a smaller scale
-    (`Arm.scale`, `Arm.origin`): facts are told in frame and meters of the layout, so that tasks and
-    experts are the same for every body; joints, fingers and `hand_pose` are the body's own.
+    Objects and fixtures are numbered as in the layout, hands as the arms of the body. A small body plays
+    a layout at a smaller scale (`Body.scale`, `Body.origin`): facts are told in frame and meters of the
+    layout, so that tasks and experts are the same for every body; joints, fingers and `hand_pose` are the
+    body's own.
 
     Args:
-        arm: The body that works at the table.
+        body: Who works at the table.
         shapes: Shape of each slot; a layout must bring the same shapes in any order.
         kinds: Kind of each fixture, in the order of the layout.
         tolerance: How much wider the radius of a socket is than that of a peg, meters.
     """
 
     def __init__(
-        self, arm: Arm, shapes: Sequence[str], kinds: Sequence[str], *, tolerance: float = TOLERANCE
+        self, body: Body, shapes: Sequence[str], kinds: Sequence[str], *, tolerance: float = TOLERANCE
     ) -> None:
-        self.arm = arm
-        self._scale, self._origin = arm.scale, np.array([*arm.origin, 0.0])
+        self.body = body
+        self._scale, self._origin = body.scale, np.array([*body.origin, 0.0])
         self.tolerance = tolerance
         self.shapes = tuple(shapes)
-        self.model = compile_scene(arm, self.shapes, kinds, tolerance)
+        self.model = compile_scene(body, self.shapes, kinds, tolerance)
         self.data = mujoco.MjData(self.model)
         self.layout: Layout
         self.world = CLEAN
@@ -88,11 +110,8 @@ class Scene:
         self._slots = tuple(self._slot(f"object{number}") for number in range(len(shapes)))
         self._stands = tuple(self._stand(f"fixture{number}") for number in range(len(kinds)))
         self._order: tuple[int, ...] = tuple(range(len(shapes)))
-        self._hand = model.site(arm.hand).id
-        self._arm_qpos = np.array([model.joint(name).qposadr[0] for name in arm.joints])
-        self._finger_qpos = np.array([model.joint(name).qposadr[0] for name in arm.fingers])
-        self._arm_control = np.array([model.actuator(name).id for name in arm.joints])
-        self._finger_control = np.array([model.actuator(name).id for name in arm.fingers])
+        self._limbs = tuple(_limb(model, arm) for arm in body.arms)
+        self._arm_control = np.concatenate([limb.control for limb in self._limbs])
         # Views of MuJoCo's memory; asking `data` for them anew costs more than reading a number.
         self._qpos, self._qvel, self._xmat = self.data.qpos, self.data.qvel, self.data.xmat
         self._site_xpos, self._site_xmat = self.data.site_xpos, self.data.site_xmat
@@ -128,7 +147,7 @@ class Scene:
             order.append(number)
         self.layout, self.world, self._order = layout, world, tuple(order)
         model, data = self.model, self.data
-        write(world, model, self._originals, self.arm.wrist)
+        write(world, model, self._originals, [arm.wrist for arm in self.body.arms])
         for thing, number in zip(layout.objects, order, strict=True):
             slot = self._slots[number]
             model.geom_rgba[slot.geom] = (*world.color(COLORS[thing.color]), 1.0)
@@ -142,20 +161,23 @@ class Scene:
                 color = np.array(world.color(COLORS[fixture.color]))
                 model.geom_rgba[stand.painted, :3] = stand.tints * color
         mujoco.mj_resetData(model, data)
-        self._qpos[self._arm_qpos] = self._control[self._arm_control] = self.arm.home
-        self._qpos[self._finger_qpos] = self._control[self._finger_control] = self.arm.finger_travel
+        for arm, limb in zip(self.body.arms, self._limbs, strict=True):
+            self._qpos[limb.qpos] = self._control[limb.control] = arm.home
+            self._qpos[limb.finger_qpos] = self._control[limb.finger_control] = arm.finger_travel
         for fixture, stand in zip(layout.fixtures, self._stands, strict=True):
             if fixture.open and stand.qpos is not None:
                 self._qpos[stand.qpos] = DRAWER.travel * self._scale
         mujoco.mj_forward(model, data)
 
-    def advance(self, targets: np.ndarray, fingers: float) -> None:
-        """Run a physics step for each row of joint targets (step, joint), with one target for all fingers.
+    def advance(self, targets: np.ndarray, *fingers: float) -> None:
+        """Run a physics step for each row of joint targets (step, joint), and one finger target a hand.
 
+        The joints are those of all arms, one arm after the other.
         Poses of bodies and cameras are brought up to the new state.
         """
         model, data = self.model, self.data
-        self._control[self._finger_control] = fingers
+        for limb, opening in zip(self._limbs, fingers, strict=True):
+            self._control[limb.finger_control] = opening
         for target in targets:
             self._control[self._arm_control] = target
             mujoco.mj_step(model, data)
@@ -165,30 +187,35 @@ class Scene:
     # ---- facts -------------------------------------------------------------------------------
 
     def to_base(self, point: Sequence[float] | np.ndarray) -> np.ndarray:
-        """A point (3,) of the layout in the frame of the arm's base, meters."""
+        """A point (3,) of the layout in the frame of the body, meters."""
         return self._origin + self._scale * np.asarray(point)
 
     def to_layout(self, point: np.ndarray) -> np.ndarray:
         """Inverse of `to_base`."""
         return (point - self._origin) / self._scale
 
-    def joints(self) -> np.ndarray:
+    def joints(self, hand: int = 0) -> np.ndarray:
         """Measured arm joints (joint,), rad."""
-        return self._qpos[self._arm_qpos]
+        return self._qpos[self._limbs[hand].qpos]
 
-    def fingers(self) -> np.ndarray:
+    def fingers(self, hand: int = 0) -> np.ndarray:
         """Measured finger joints (finger,), meters."""
-        return self._qpos[self._finger_qpos]
+        return self._qpos[self._limbs[hand].finger_qpos]
 
-    def hand(self) -> tuple[np.ndarray, np.ndarray]:
+    def grip(self, hand: int = 0) -> float:
+        """How far the fingers are closed: 0 open to 1 closed."""
+        return self.body.arms[hand].grip(self.fingers(hand))
+
+    def hand(self, hand: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) of the point between the finger pads, and rotation matrix (3, 3) of the hand."""
-        return self.to_layout(self._site_xpos[self._hand]), self._site_xmat[self._hand].reshape(3, 3).copy()
+        site = self._limbs[hand].site
+        return self.to_layout(self._site_xpos[site]), self._site_xmat[site].reshape(3, 3).copy()
 
-    def hand_pose(self) -> tuple[np.ndarray, np.ndarray]:
+    def hand_pose(self, hand: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) and quaternion (4,) of the hand in the frame of the base."""
-        quat = np.empty(4)
-        mujoco.mju_mat2Quat(quat, self._site_xmat[self._hand])
-        return self._site_xpos[self._hand].copy(), quat
+        site, quat = self._limbs[hand].site, np.empty(4)
+        mujoco.mju_mat2Quat(quat, self._site_xmat[site])
+        return self._site_xpos[site].copy(), quat
 
     def place(self, number: int) -> np.ndarray:
         """Center (3,) of an object."""
@@ -248,50 +275,61 @@ class Scene:
             return float(half[2] * along[2] + half[0] * math.sqrt(max(0.0, 1.0 - along[2] ** 2)))
         return float(along @ half)
 
-    def between(self, number: int) -> np.ndarray:
+    def between(self, number: int, hand: int = 0) -> np.ndarray:
         """Center (3,) of an object from the point between the finger pads, in axes of the hand.
 
         x points along the pads, y is the direction in which they close, z points out of the hand.
         """
-        position, rotation = self.hand()
+        position, rotation = self.hand(hand)
         return (self.place(number) - position) @ rotation
 
-    def opening(self) -> float:
+    def opening(self, hand: int = 0) -> float:
         """Distance between the finger pads, meters."""
-        return (float(np.sum(self.fingers())) + self.arm.gap) / self._scale
+        return (float(np.sum(self.fingers(hand))) + self.body.arms[hand].gap) / self._scale
 
-    def presses(self) -> bool:
+    def presses(self, hand: int = 0) -> bool:
         """Whether the fingers are told to close further than they are."""
-        return float(np.sum(self.fingers() - self._control[self._finger_control])) > _PRESSED * self._scale
+        told = self._control[self._limbs[hand].finger_control]
+        return float(np.sum(self.fingers(hand) - told)) > _PRESSED * self._scale
 
-    def holds(self, number: int) -> bool:
-        """Whether the fingers press on an object from both sides."""
-        if not self.presses():
+    def holds(self, number: int, hand: int = 0) -> bool:
+        """Whether the fingers of a hand press on an object from both sides."""
+        if not self.presses(hand):
             return False
-        along, across, ahead = np.abs(self.between(number)).tolist()
+        along, across, ahead = np.abs(self.between(number, hand)).tolist()
         if along > 0.05 or across > _BETWEEN or ahead > 0.03:
             return False
-        _, rotation = self.hand()
+        _, rotation = self.hand(hand)
         reach = self.extent(number, rotation[:, 0])
-        return along < reach and self.opening() < 2 * self.extent(number, rotation[:, 1]) + _PRESSED
+        return along < reach and self.opening(hand) < 2 * self.extent(number, rotation[:, 1]) + _PRESSED
 
-    def grips(self, point: np.ndarray, width: float) -> bool:
-        """Whether the fingers press on something of that width at a point (3,), meters."""
-        position, rotation = self.hand()
+    def holders(self, number: int) -> list[int]:
+        """The hands that hold an object."""
+        return [hand for hand in range(len(self._limbs)) if self.holds(number, hand)]
+
+    def grips(self, point: np.ndarray, width: float, hand: int = 0) -> bool:
+        """Whether the fingers of a hand press on something of that width at a point (3,), meters."""
+        position, rotation = self.hand(hand)
         along, across, ahead = np.abs((point - position) @ rotation).tolist()
         near = along < 0.02 and across < _BETWEEN and ahead < 0.035
-        return near and self.presses() and self.opening() < width + _PRESSED
+        return near and self.presses(hand) and self.opening(hand) < width + _PRESSED
 
     def bottom(self, number: int) -> float:
         """Height of the lower side of an object, meters."""
         return float(self.place(number)[2]) - self.extent(number, _DOWN)
 
+    def reaches(self, point: np.ndarray, hand: int = 0) -> bool:
+        """Whether a hand may be commanded over a point (2,) or (3,) of the layout."""
+        arm = self.body.arms[hand]
+        x, y = (self._origin[:2] + self._scale * point[:2]).tolist()
+        (low_x, low_y, _), (high_x, high_y, _) = arm.reach
+        within = math.hypot(x - arm.at[0], y - arm.at[1]) <= arm.span
+        return within and low_x <= x <= high_x and low_y <= y <= high_y
+
     def lost(self, number: int) -> bool:
-        """Whether an object's center left the arm's reach, and with it the table top."""
-        x, y, z = self.to_base(self.place(number)).tolist()
-        (low_x, low_y, _), (high_x, high_y, _) = self.arm.reach
-        inside = low_x <= x <= high_x and low_y <= y <= high_y and math.hypot(x, y) <= self.arm.span
-        return not inside or z < 0.0
+        """Whether an object's center left the reach of every hand, and with it the table top."""
+        place = self.place(number)
+        return place[2] < 0.0 or not any(self.reaches(place, hand) for hand in range(len(self._limbs)))
 
     # ---- snapshot ----------------------------------------------------------------------------
 

@@ -34,11 +34,13 @@ class Meaning(NamedTuple):
         things: Color and shape of each object; "things" stands for any shape.
         places: Color and kind of each fixture.
         side: Of the fixture, a key of `things.SIDES`.
+        hand: One of `things.HANDS`.
     """
 
     things: tuple[tuple[str, str], ...] = ()
     places: tuple[tuple[str, str], ...] = ()
     side: str | None = None
+    hand: str | None = None
 
 
 def instructions(
@@ -108,18 +110,28 @@ def understand(task: str, sentence: str) -> Meaning:
         color, noun = match["color"] or match["color_after"], match["noun"] or match["noun_before"]
         kind, name = known[noun]
         named[kind].append((known[color][1], name))
-    side = None
-    if "{side}" in PHRASINGS[task].seen[0]:
-        sides = {known[match[0]][1] for match in _sides().finditer(sentence.lower())}
-        side = sides.pop() if len(sides) == 1 else None
+    side, hand = _only("side", task, sentence), _only("hand", task, sentence)
     wanted = {kind: PHRASINGS[task].seen[0].count(slot) for kind, slot in _NAMED.items()}
     found = {kind: len(names) for kind, names in named.items()}
-    if found != wanted or (side is None) == ("{side}" in PHRASINGS[task].seen[0]):
+    lacks = any((value is None) == _names(task, kind) for kind, value in (("side", side), ("hand", hand)))
+    if found != wanted or lacks:
         raise ValueError(
             f"sentence {sentence!r}: expected {wanted['shape']} objects and {wanted['place']} places, "
-            f"found {named}, side {side}."
+            f"found {named}, side {side}, hand {hand}."
         )
-    return Meaning(tuple(named["shape"]), tuple(named["place"]), side)
+    return Meaning(tuple(named["shape"]), tuple(named["place"]), side, hand)
+
+
+def _names(task: str, kind: str) -> bool:
+    """Whether sentences of a task name a "side" or a "hand"."""
+    return f"{{{kind}}}" in PHRASINGS[task].seen[0]
+
+
+def _only(kind: str, task: str, sentence: str) -> str | None:
+    """The one side or hand that a sentence names, None where its task has none or it is not one."""
+    known = _reader()[1]
+    found = {known[match[0]][1] for match in _spans(kind).finditer(sentence.lower())}
+    return found.pop() if _names(task, kind) and len(found) == 1 else None
 
 
 def describe() -> str:
@@ -157,6 +169,8 @@ def _lexicon(meaning: Meaning) -> Lexicon:
         slots[f"place{number}"] = Words(seen=(f"{{place_color{number}}} {{place_kind{number}}}",))
     if meaning.side is not None:
         slots["side"] = _words("side", meaning.side)
+    if meaning.hand is not None:
+        slots["hand"] = _words("hand", meaning.hand)
     return Lexicon(words=slots, plain=_PLAIN)
 
 
@@ -165,7 +179,8 @@ def _example(task: str) -> Meaning:
     first = PHRASINGS[task].seen[0]
     things = (("red", "cube"), ("green", "bar"))[: first.count("{thing")]
     places = (("blue", "bowl"), ("pink", "bowl"))[: first.count("{place")]
-    return Meaning(things, places, "left" if "{side}" in first else None)
+    side, hand = ("left" if _names(task, kind) else None for kind in ("side", "hand"))
+    return Meaning(things, places, side, hand)
 
 
 def _words(kind: str, name: str) -> Words:
@@ -188,7 +203,7 @@ def _reader() -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
     """Pattern of a named thing, and each word's kind and plain name."""
     known = {
         word: (kind, name)
-        for kind in ("color", "shape", "place", "side")
+        for kind in ("color", "shape", "place", "side", "hand")
         for name, words in LEXICON[kind].items()
         for word in (*words.seen, *words.held_out)
     }
@@ -202,8 +217,8 @@ def _reader() -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
     return re.compile(f"{before}|{after}"), known
 
 
-@lru_cache(maxsize=1)
-def _sides() -> re.Pattern[str]:
-    """Pattern of every way to name a side, the longest first."""
-    words = [word for entry in LEXICON["side"].values() for word in (*entry.seen, *entry.held_out)]
+@lru_cache(maxsize=2)
+def _spans(kind: str) -> re.Pattern[str]:
+    """Pattern of every way to name a side, or a hand, the longest first."""
+    words = [word for entry in LEXICON[kind].values() for word in (*entry.seen, *entry.held_out)]
     return re.compile("|".join(rf"\b{re.escape(word)}\b" for word in sorted(words, key=len, reverse=True)))

@@ -29,6 +29,7 @@ __all__ = [
     "Task",
     "blame",
     "inside",
+    "playable",
     "stage",
 ]
 
@@ -47,6 +48,12 @@ CLOSED = 0.012
 PRESSED = 0.005
 """How far a button is pressed to count, meters."""
 
+GIVEN_HEIGHT = 0.13
+"""How far above its resting height an object counts as given to a hand, meters; none is carried so high."""
+
+AWAY = 0.15
+"""How far the other hand is at least from an object that was given, meters."""
+
 PUSHED_HEIGHT = 0.05
 """How high the lower side of an object may be that is to be pushed, not carried, meters."""
 
@@ -54,6 +61,7 @@ _STILL = 0.05  # m/s; faster things are not yet put down
 _FAR = 0.35  # meters; progress of reaching and carrying starts here
 _SITS = 0.012  # meters by which what stands on something may be above it or sink in
 _PILE = 0.06  # meters above the rim of a bowl at which an object on another one is still in it
+_OPEN_HAND = 0.2  # of 0 open to 1 closed; a hand that holds nothing
 _INSERTED = 0.014  # height of the lower side of a peg that is in its socket, meters
 
 
@@ -69,6 +77,7 @@ class Task:
         ticks: Longest episode at ten ticks a second.
         hold: Ticks in a row for which a goal must be reached.
         breach: Why the episode failed just now, if it did.
+        hands: How many hands a body may have that can do it.
     """
 
     name: str
@@ -78,6 +87,7 @@ class Task:
     ticks: int = 100
     hold: int = 4
     breach: Callable[[Scene, Goal], str | None] | None = None
+    hands: tuple[int, ...] = (1,)
 
     def reached(self, scene: Scene, goal: Goal) -> bool:
         """Whether a goal is reached now."""
@@ -112,6 +122,8 @@ def blame(wanted: Goal, reached: Goal) -> str:
     moved = 1 if wanted.task == "stack" else None
     if wanted.objects[:moved] != reached.objects[:moved]:
         return "wrong object"
+    if wanted.hand != reached.hand:
+        return "wrong hand"
     same = wanted.fixtures == reached.fixtures and wanted.objects == reached.objects
     return "wrong side" if same else "wrong place"
 
@@ -148,8 +160,8 @@ def _lifted(scene: Scene, goal: Goal) -> bool:
 
 
 def _rests(scene: Scene, number: int) -> bool:
-    """The hand has let go of an object and it is still."""
-    return scene.speed(number) < _STILL and not scene.holds(number)
+    """Every hand has let go of an object and it is still."""
+    return scene.speed(number) < _STILL and not scene.holders(number)
 
 
 def _put(scene: Scene, goal: Goal) -> bool:
@@ -196,6 +208,17 @@ def _pressed(scene: Scene, goal: Goal) -> bool:
     return scene.travel(goal.fixture) > PRESSED
 
 
+def _given(scene: Scene, goal: Goal) -> bool:
+    """The named hand holds the object up, and every other hand is open and away from it."""
+    holders = scene.holders(goal.object)
+    if [scene.body.arms[hand].name for hand in holders] != [goal.hand]:
+        return False
+    place, others = scene.place(goal.object), set(range(len(scene.body.arms))) - set(holders)
+    return _height(scene, goal.object) >= GIVEN_HEIGHT and all(
+        scene.grip(hand) < _OPEN_HAND and math.dist(scene.hand(hand)[0], place) > AWAY for hand in others
+    )
+
+
 # ---- failed -------------------------------------------------------------------------------------
 
 
@@ -226,13 +249,15 @@ def _nearness(distance: float) -> float:
 
 
 def _reached(scene: Scene, number: int) -> float:
-    """How near the hand is to an object, in [0, 1]."""
-    return _nearness(float(math.dist(scene.hand()[0], scene.place(number))))
+    """How near the nearest hand is to an object, in [0, 1]."""
+    place = scene.place(number)
+    ways = (math.dist(scene.hand(hand)[0], place) for hand in range(len(scene.body.arms)))
+    return _nearness(float(min(ways)))
 
 
 def _lift_progress(scene: Scene, goal: Goal) -> float:
     """Reach 0 to 0.4, hold 0.5, lift to 1."""
-    if scene.holds(goal.object):
+    if scene.holders(goal.object):
         return 0.5 + 0.5 * min(1.0, max(0.0, _height(scene, goal.object) / LIFT_HEIGHT))
     return 0.4 * _reached(scene, goal.object)
 
@@ -241,7 +266,7 @@ def _carry_progress(scene: Scene, goal: Goal) -> float:
     """Reach 0 to 0.4, hold and carry 0.5 to 0.9, in a bowl, drawer or socket 0.95."""
     if goal.side is None and goal.fixtures and inside(scene, goal.object, goal.fixture):
         return 0.95
-    if scene.holds(goal.object):
+    if scene.holders(goal.object):
         x, y, _ = scene.place(goal.object).tolist()
         center = scene.fixture(goal.fixture) if goal.fixtures else scene.place(goal.objects[1])
         return 0.5 + 0.4 * _nearness(math.hypot(x - center[0], y - center[1]))
@@ -266,12 +291,32 @@ def _press_progress(scene: Scene, goal: Goal) -> float:
     return 0.8 * _nearness(float(math.dist(scene.hand()[0], scene.fixture(goal.fixture))))
 
 
+def _give_progress(scene: Scene, goal: Goal) -> float:
+    """Reach 0 to 0.4, bring it with the other hand 0.4 to 0.7, lift it with the named one 0.7 to 0.95."""
+    holders = {scene.body.arms[hand].name: hand for hand in scene.holders(goal.object)}
+    if goal.hand in holders:
+        return 0.7 + 0.25 * min(1.0, max(0.0, _height(scene, goal.object) / GIVEN_HEIGHT))
+    if holders:
+        takes = next(hand for hand, arm in enumerate(scene.body.arms) if arm.name == goal.hand)
+        return 0.4 + 0.3 * _nearness(math.dist(scene.hand(takes)[0], scene.place(goal.object)))
+    return 0.4 * _reached(scene, goal.object)
+
+
 _UP = np.array([0.0, 0.0, 1.0])
+_EITHER = (1, 2)  # hands of a body that can do what one hand can do
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
-        Task(name="lift", does="hold an object in the air", done=_lifted, progress=_lift_progress),
-        Task(name="put_in", does="put an object in a bowl", done=_put, progress=_carry_progress),
+        Task(
+            name="lift",
+            does="hold an object in the air",
+            done=_lifted,
+            progress=_lift_progress,
+            hands=_EITHER,
+        ),
+        Task(
+            name="put_in", does="put an object in a bowl", done=_put, progress=_carry_progress, hands=_EITHER
+        ),
         Task(
             name="put_beside",
             does="put an object left of, right of, in front of or behind a bowl",
@@ -306,13 +351,29 @@ TASKS: Mapping[str, Task] = {
             does="put all things of one color in one bowl, those of another in the other",
             ticks=300,
         ),
+        Task(
+            name="hand_over",
+            does="give an object to the left or the right hand",
+            done=_given,
+            progress=_give_progress,
+            ticks=150,
+            hands=(2,),
+        ),
     )
 }
 """Every task of the suite by name."""
 
+
+def playable(hands: int) -> tuple[str, ...]:
+    """Names of the tasks that a body with so many hands can do."""
+    return tuple(name for name, task in TASKS.items() if hands in task.hands)
+
+
 SUITES: Mapping[str, tuple[str, ...]] = {
-    "single": tuple(name for name in TASKS if name not in ("put_in_drawer", "put_two", "clear")),
-    "all": tuple(name for name in TASKS if name != "clear"),
-    "whole": tuple(TASKS),
+    "single": tuple(name for name in playable(1) if name not in ("put_in_drawer", "put_two", "clear")),
+    "all": tuple(name for name in playable(1) if name != "clear"),
+    "whole": playable(1),
+    "two_hands": playable(2),
 }
-"""Names of several tasks, of which the seed takes one: of one stage, of two at most, of three at most."""
+"""Names of several tasks, of which the seed takes one: for one hand, of one stage, of two at most, of three
+at most; for two hands."""

@@ -21,6 +21,7 @@ __all__ = [
     "FIXTURES",
     "FOOTPRINTS",
     "GRIPPER_REACH",
+    "HANDS",
     "HELD_OUT_PAIRS",
     "SHAPES",
     "SIDES",
@@ -86,6 +87,9 @@ GRIPPER_REACH = 0.066
 
 SIDES: dict[str, tuple[int, int]] = {"left": (0, 1), "right": (0, -1), "front": (-1, 0), "behind": (1, 0)}
 """Side of a fixture, as the robot sees it, to the direction (x, y) there."""
+
+HANDS = ("left", "right")
+"""Hands of a body that has two, as the robot sees them."""
 
 BESIDE_SPOT = BOWL_OUTER_RADIUS + 0.045
 """From the middle of a bowl to the middle of the room beside it, meters."""
@@ -197,12 +201,14 @@ class Goal:
         objects: In the order of the sentence; for `stack` what is moved, then what it comes upon.
         fixtures: Where each object goes, or what is moved itself (drawers and buttons).
         side: For `put_beside`, a key of `SIDES`.
+        hand: For `hand_over`, one of `HANDS`.
     """
 
     task: str
     objects: tuple[int, ...] = ()
     fixtures: tuple[int, ...] = ()
     side: str | None = None
+    hand: str | None = None
 
     @property
     def object(self) -> int:
@@ -222,6 +228,8 @@ class Goal:
             fixtures = [f"{_SIDE_NAMES[self.side]} {name}" for name in fixtures]
         if self.task == "stack":
             things, fixtures = things[:1], things[1:]
+        if self.hand is not None:
+            fixtures = [f"{self.hand} hand"]
         if not things or not fixtures:
             return f"{self.task}:{(things or fixtures)[0]}"
         pairs = ",".join(f"{thing}>{fixture}" for thing, fixture in zip(things, fixtures, strict=True))

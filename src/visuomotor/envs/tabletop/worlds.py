@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import mujoco
@@ -81,7 +81,7 @@ class World:
         table: RGB of the table.
         look: Light, highlights, shadows, squares on the table and background.
         front: Where the fixed camera really is.
-        wrist: Where the camera on the hand really is.
+        wrist: Where the camera on the hand really is; with several hands, that on each.
         friction: Factor of all friction.
         mass: Factor of the mass of everything that is free to move.
         joint_noise: Standard deviation of the measured arm joints, rad. The measured hand pose is
@@ -282,14 +282,14 @@ def originals(model: mujoco.MjModel) -> dict[str, np.ndarray]:
     return {name: getattr(model, name).copy() for name in _TOUCHED}
 
 
-def write(world: World, model: mujoco.MjModel, base: Mapping[str, np.ndarray], wrist: str) -> None:
+def write(world: World, model: mujoco.MjModel, base: Mapping[str, np.ndarray], wrists: Sequence[str]) -> None:
     """Make `model` the one of a world, whatever it was before; things are colored by whoever places them.
 
     Args:
         world: The world.
         model: Its geom "table", camera "front" and friction, mass and cameras are written.
         base: From `originals`.
-        wrist: Name of the camera on the hand.
+        wrists: Names of the cameras on the hands.
     """
     for name, values in base.items():
         getattr(model, name)[:] = values
@@ -298,7 +298,7 @@ def write(world: World, model: mujoco.MjModel, base: Mapping[str, np.ndarray], w
     model.geom("table").rgba[:3] = world.table
     model.geom_friction[:] *= world.friction
     _weigh(model, world.mass)
-    for camera, mount in (("front", world.front), (wrist, world.wrist)):
+    for camera, mount in (("front", world.front), *((wrist, world.wrist) for wrist in wrists)):
         _move(model, model.camera(camera).id, mount)
 
 

@@ -108,7 +108,8 @@ def main() -> None:
             case "first_batch":
                 answer = first_batch(dataset, **request)
             case "cores":
-                os.sched_setaffinity(0, request["cores"])
+                for thread in os.listdir("/proc/self/task"):  # those that libraries have started, too
+                    os.sched_setaffinity(int(thread), request["cores"])
                 answer = {}
             case "values":
                 sample = dataset[request["row"]]

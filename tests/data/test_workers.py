@@ -100,7 +100,8 @@ def test_what_cannot_be_sent_is_said(windows):
 
 
 SCRIPT = """
-import sys, os, time
+import signal
+import sys
 import torch
 from visuomotor.data.frames import VideoFrames
 from visuomotor.data.lerobot import LeRobotReader
@@ -108,6 +109,7 @@ from visuomotor.data.loader import Loader
 from visuomotor.data.windows import Windows
 from visuomotor.types import Window
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
 reader = LeRobotReader(sys.argv[1])
 loader = Loader(Windows(reader, VideoFrames(reader), Window(horizon=4), "k"), batch_size=4, seed=0, workers=2)
 loader.batch(0)
@@ -133,8 +135,11 @@ def test_workers_load_no_torch_and_end_with_the_process_that_started_them(datase
     for pid in pids:
         assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
     process.send_signal(end)
-    process.wait(timeout=120)
-    process.stdout.close()
+    try:
+        process.wait(timeout=120)
+    finally:
+        process.kill()
+        process.stdout.close()
     deadline = time.monotonic() + 60
     while any(running(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.02)

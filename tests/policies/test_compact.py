@@ -71,6 +71,21 @@ def test_words_learned_from_scratch_keep_the_contract() -> None:
     )
 
 
+def test_bodies_with_other_cameras_keep_the_contract() -> None:
+    other = replace(body("leg", 5, 2), cameras=(Camera(name="side", height=16, width=24),))
+    check_policy(
+        lambda: Compact(CompactConfig.tiny(), {"one": armed_body(), "two": other}),
+        compiles=False,
+        without_gradient={},
+    )
+
+
+def test_cameras_of_one_name_have_one_size() -> None:
+    other = replace(body("leg"), cameras=(Camera(name="front", height=16, width=24),))
+    with pytest.raises(ValueError, match="camera 'front' has 16 x 24 pixels at 'leg', and 24 x 32 elsewhere"):
+        Compact(CompactConfig.tiny(), {"one": body("arm"), "two": other})
+
+
 def test_a_body_that_tells_its_hand_keeps_the_contract() -> None:
     check_policy(lambda: Compact(CompactConfig.tiny(), {"one": armed_body()}), compiles=False)
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from visuomotor.transforms.base import Transform
-from visuomotor.transforms.pad import PadDimensions
-from visuomotor.types import Dimension, Spec
+from visuomotor.transforms.pad import PadCameras, PadDimensions
+from visuomotor.types import Camera, Dimension, Sample, Spec
 
 
 def spec(state: int, action: int) -> Spec:
@@ -49,3 +51,25 @@ def test_while_acting_the_action_mask_is_there_without_actions(make_sample) -> N
 def test_a_body_wider_than_the_padding_is_refused() -> None:
     with pytest.raises(ValueError, match="its action has 7 numbers, the padded one only 6"):
         PadDimensions(spec(2, 7), 4, 6)
+
+
+def test_missing_cameras_are_black_and_masked_and_blind_samples_stay_blind() -> None:
+    here = Camera(name="here", height=2, width=3)
+    there = Camera(name="there", height=4, width=5)
+    sample = Sample(
+        images={"here": np.ones((2, 2, 3, 3), np.uint8)},
+        image_mask={"here": np.ones(2, bool)},
+        state=np.zeros((2, 1), np.float32),
+        history_mask=np.ones(2, bool),
+        state_mask=np.ones(1, bool),
+        instruction="",
+        embodiment="arm",
+    )
+    padded = PadCameras((here, there)).apply(sample)
+    assert padded.images["here"] is sample.images["here"]
+    assert padded.images["there"].shape == (2, 4, 5, 3)
+    assert not padded.images["there"].any()
+    assert not padded.image_mask["there"].any()
+    assert padded.image_mask["here"].all()
+    blind = replace(sample, images={}, image_mask={})
+    assert PadCameras((here, there)).apply(blind) is blind

@@ -34,7 +34,7 @@ hand is, lack points 3 to 5. How far it comes stands in docs/results.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast, get_args
 
@@ -53,9 +53,9 @@ from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline, Transform
 from visuomotor.transforms.hand import LocateHand, find_hand
 from visuomotor.transforms.normalize import Normalize, within_limits
-from visuomotor.transforms.pad import PadDimensions
+from visuomotor.transforms.pad import PadCameras, PadDimensions
 from visuomotor.transforms.sentence import EncodeSentence, HashWords
-from visuomotor.types import Batch, Diet, Spec, Stats, Window
+from visuomotor.types import Batch, Camera, Diet, Spec, Stats, Window
 
 __all__ = ["Compact", "CompactConfig"]
 
@@ -513,7 +513,8 @@ class Compact(Policy):
     def __init__(self, config: CompactConfig, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)
         specs = self.bodies.values()
-        self.cameras = tuple(dict.fromkeys(camera.name for spec in specs for camera in spec.cameras))
+        self._views = _every_camera(specs)
+        self.cameras = tuple(camera.name for camera in self._views)
         self.state_width = max(len(spec.state) for spec in specs)
         self.action_width = max(len(spec.action) for spec in specs)
         self.words = WordTable(config) if config.text == "scratch" else None
@@ -617,6 +618,7 @@ class Compact(Policy):
                     action_mode="min_max",
                 ),
                 PadDimensions(spec, state=self.state_width, action=self.action_width),
+                PadCameras(self._views),
             )
         )
 
@@ -893,6 +895,21 @@ class Compact(Policy):
             velocity = flow.guide(velocity, promised, prefix.new_ones(length))
         off = flow.integrate(velocity, self.config.temperature * noise, steps=self.config.steps)
         return Acted(actions=guess + doubt * off)
+
+
+def _every_camera(specs: Iterable[Spec]) -> tuple[Camera, ...]:
+    """The cameras of all bodies; those of one name are of one size."""
+    found: dict[str, Camera] = {}
+    for spec in specs:
+        for camera in spec.cameras:
+            other = found.setdefault(camera.name, camera)
+            if (other.height, other.width) != (camera.height, camera.width):
+                raise ValueError(
+                    f"compact: camera {camera.name!r} has {camera.height} x {camera.width} pixels at "
+                    f"{spec.embodiment!r}, and {other.height} x {other.width} elsewhere. Rename one of them, "
+                    "or record both in one size."
+                )
+    return tuple(found.values())
 
 
 def _calibrated(spec: Spec) -> bool:

@@ -1,4 +1,4 @@
-"""States and actions of different bodies in arrays of one width."""
+"""States, actions and views of different bodies in arrays of one shape."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from visuomotor.types import Observation, Sample, Spec
+from visuomotor.types import Camera, Observation, Sample, Spec
 
-__all__ = ["PadDimensions"]
+__all__ = ["PadCameras", "PadDimensions"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,33 @@ class PadDimensions:
     def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
         """The real dimensions of actions (horizon, padded action)."""
         return actions[..., : len(self.spec.action)]
+
+
+@dataclass(frozen=True)
+class PadCameras:
+    """Black pictures with mask `False` where a body lacks a camera that another one has.
+
+    A blind sample, which has no picture at all, stays as it is.
+
+    Attributes:
+        cameras: Those of all bodies.
+    """
+
+    cameras: tuple[Camera, ...]
+
+    def apply(self, sample: Sample) -> Sample:
+        """The sample with every camera, in their order."""
+        missing = [camera for camera in self.cameras if camera.name not in sample.images]
+        if not sample.images or not missing:
+            return sample
+        ticks = len(sample.history_mask)
+        images = {c.name: np.zeros((ticks, c.height, c.width, 3), np.uint8) for c in missing}
+        masks = {camera.name: np.zeros(ticks, bool) for camera in missing}
+        return replace(sample, images={**sample.images, **images}, image_mask={**sample.image_mask, **masks})
+
+    def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
+        """Actions as they are."""
+        return actions
 
 
 def _pad(values: np.ndarray, width: int) -> np.ndarray:

@@ -2,26 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Bool
 
 from visuomotor.data.collate import stack, to_tensors
 from visuomotor.data.mixture import shares
 from visuomotor.data.order import Order, Stream
-from visuomotor.data.windows import Windows
+from visuomotor.data.reader import LeRobotReader
 from visuomotor.data.workers import Workers
 from visuomotor.errors import unknown_name
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Diet, Sample
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "Samples"]
 
 _SEEN, _BLIND = range(2)  # make the orders of one seed differ
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """Samples of one data set by number: `Windows`, or `Questions`.
+
+    Attributes:
+        reader: The data set.
+        key: Its name in `Sample.key`, under which the pipeline is looked up.
+    """
+
+    reader: LeRobotReader
+    key: str
+
+    @property
+    def name(self) -> str:
+        """Under which the weight of a mixture is looked up."""
+        ...
+
+    @property
+    def told(self) -> Bool[np.ndarray, "sample 2"]:
+        """Of each sample which keypoints hindsight tells."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """With pictures."""
+        ...
+
+    def blind(self, index: int) -> Sample:
+        """Without pictures."""
+        ...
 
 
 class Loader:
@@ -33,15 +67,15 @@ class Loader:
     of a data set, that of the telling ticks and that of the others.
 
     Args:
-        windows: Samples, one `Windows` a data set.
+        windows: One `Windows` a data set, and `Questions` that are mixed in.
         pipelines: Data-set key to the pipeline that each of its samples runs through; None leaves
             samples as they are.
         batch_size: Samples a batch.
         seed: Decides the order, together with the number of the epoch.
         embodiments: Body names in the order of `Batch.embodiment`; sorted names of the data if None.
         diet: Whether blind samples come along, and which ticks are preferred.
-        weights: Data-set key to how often a sample of it is seen, relative to one of weight 1; 1 for those
-            left out.
+        weights: Data-set key (`Samples.name`) to how often a sample of it is seen, relative to one of weight
+            1; 1 for those left out.
         prefetch: Batches that a thread prepares ahead while the caller computes; 0 prepares each
             when it is asked for. The batches are the same.
         workers: Processes that prepare batches ahead, two each, instead of that thread; 0 for none. They
@@ -51,7 +85,7 @@ class Loader:
 
     def __init__(
         self,
-        windows: Windows | Sequence[Windows],
+        windows: Samples | Sequence[Samples],
         pipelines: Mapping[str, Pipeline] | None = None,
         *,
         batch_size: int,
@@ -67,7 +101,7 @@ class Loader:
                 f"loader: expected batch_size >= 1, prefetch >= 0 and workers >= 0, got {batch_size}, "
                 f"{prefetch} and {workers}."
             )
-        self.windows = (windows,) if isinstance(windows, Windows) else tuple(windows)
+        self.windows = tuple(windows) if isinstance(windows, Sequence) else (windows,)
         self.pipelines = pipelines
         for part in self.windows:
             if pipelines is not None and part.key not in pipelines:
@@ -80,11 +114,11 @@ class Loader:
         diet = diet or Diet()
         sizes: dict[str, int] = {}
         for part in self.windows:
-            sizes[part.key] = sizes.get(part.key, 0) + len(part)
+            sizes[part.name] = sizes.get(part.name, 0) + len(part)
         parts = shares(sizes, weights)
         streams, hints = [], []
         for start, part in zip(self._starts.tolist(), self.windows, strict=False):
-            share, told = parts[part.key] * len(part) / max(1, sizes[part.key]), part.told
+            share, told = parts[part.name] * len(part) / max(1, sizes[part.name]), part.told
             streams += _streams(np.all(told, axis=1), start, share, diet.telling)
             hints.append(Stream(start + np.flatnonzero(told.any(axis=1)), share))
         self._order = Order(streams, (seed, _SEEN))
@@ -121,12 +155,12 @@ class Loader:
     def samples(self, step: int) -> list[Sample]:
         """The samples of a batch before collation, having run through their pipelines."""
         rows = self._order.take(step * self.batch_size, self.batch_size)
-        return [self._sample(row, Windows.__getitem__) for row in rows]
+        return [self._sample(row) for row in rows]
 
     def blind_samples(self, step: int) -> list[Sample]:
         """Those without pictures that come with them."""
         rows = [] if self._blind_order is None else self._blind_order.take(step * self._blind, self._blind)
-        return [self._sample(row, Windows.blind) for row in rows]
+        return [self._sample(row, blind=True) for row in rows]
 
     def close(self) -> None:
         """Stop the thread or the processes that prepare ahead."""
@@ -157,10 +191,11 @@ class Loader:
     def _make(self, step: int) -> Batch:
         return to_tensors(self.arrays(step))
 
-    def _sample(self, row: int, kind: Callable[[Windows, int], Sample]) -> Sample:
+    def _sample(self, row: int, *, blind: bool = False) -> Sample:
         part = int(np.searchsorted(self._starts, row, side="right")) - 1
         windows = self.windows[part]
-        sample = kind(windows, row - int(self._starts[part]))
+        place = row - int(self._starts[part])
+        sample = windows.blind(place) if blind else windows[place]
         return sample if self.pipelines is None else self.pipelines[windows.key].apply(sample)
 
 

@@ -73,6 +73,11 @@ class Windows:
         self._all_history = _fixed(np.ones(len(window.history), bool))
         self._all_horizon = _fixed(np.ones(window.horizon, bool))
 
+    @property
+    def name(self) -> str:
+        """Under which the weight of a mixture is looked up: the key."""
+        return self.key
+
     def __len__(self) -> int:
         """Ticks, and so samples."""
         return len(self._rows)

@@ -141,19 +141,21 @@ def disturbance(seed: int, hands: int = 1, fine: float = 1.0) -> Callable[[int, 
 def measure_expert(task: str, episodes: int, seed: int, disturbed: bool) -> dict[str, Any]:
     """Success of the expert with its Wilson interval, length of successes, and what went wrong."""
     env, expert = TabletopEnv(task=task, cameras={}, max_ticks=TASKS[task].ticks + 50), TabletopExpert()
-    lengths, failures = [], Counter[str]()
+    lengths, failures, hopeless = [], Counter[str](), 0
     for number in range(seed, seed + episodes):
         env.reset(seed=number)
         change = disturbance(number)
         for tick in range(env.max_ticks):
-            action = expert(env)
-            status = env.step(change(tick, action) if disturbed else action)
+            meant = expert(env)
+            done = change(tick, meant) if disturbed else meant
+            status = env.step(done)
             if status.done:
                 break
         if status.success:
             lengths.append(tick + 1)
         else:
             failures[str(status.failure)] += 1
+            hopeless += done is not meant
     low, high = wilson(len(lengths), episodes)
     return {
         "rate": len(lengths) / episodes,
@@ -162,6 +164,7 @@ def measure_expert(task: str, episodes: int, seed: int, disturbed: bool) -> dict
         "n": episodes,
         "ticks": statistics.mean(lengths) if lengths else None,
         "failures": dict(failures),
+        "ended_by_random_actions": hopeless,
     }
 
 
@@ -194,7 +197,9 @@ def main() -> None:
             interval = f"{100 * result['low']:.1f} to {100 * result['high']:.1f}"
             failures = ", ".join(f"{count} {name}" for name, count in result["failures"].items()) or "none"
             ticks = result["ticks"] or float("nan")
-            print(f"  {row:34}{100 * result['rate']:10.1f}{interval:>18}{ticks:8.1f}  {failures}")
+            hopeless = result["ended_by_random_actions"]
+            ended = f", {hopeless} of them by the random actions themselves" if hopeless else ""
+            print(f"  {row:34}{100 * result['rate']:10.1f}{interval:>18}{ticks:8.1f}  {failures}{ended}")
 
     print(
         json.dumps(

@@ -18,16 +18,16 @@ def summary(width: int) -> Summary:
     return Summary(mean=flat, std=flat + 1, min=flat - 2, max=flat + 2, q01=flat - 2, q99=flat + 2, count=100)
 
 
-def save(folder: Path, cameras: tuple[int, ...] = (16,)) -> Path:
-    """A policy for a data set a size of the camera; the first is called "grid"."""
+def save(folder: Path, lengths: tuple[int, ...] = (12,)) -> Path:
+    """A policy for a data set a length of episodes; the first is called "grid"."""
     import torch
 
     from visuomotor.agent import save_agent
     from visuomotor.policies.compact import Compact, CompactConfig
 
     torch.manual_seed(0)
-    keys = {f"grid{number or ''}": camera for number, camera in enumerate(cameras)}
-    policy = Compact(CompactConfig.tiny(), {key: grid_spec(camera=size) for key, size in keys.items()})
+    keys = {f"grid{number or ''}": length for number, length in enumerate(lengths)}
+    policy = Compact(CompactConfig.tiny(), dict.fromkeys(keys, grid_spec(camera=16)))
     figures = {"state": summary(3), "action": summary(3)}
     stats = {key: Stats(source=key, features=figures) for key in keys}
     data: dict[str, Any] = {
@@ -35,11 +35,11 @@ def save(folder: Path, cameras: tuple[int, ...] = (16,)) -> Path:
             "hash": "00",
             "seeds": [1, 2, FIRST_SEED + 700],
             "env": "grid_world:GridWorld",
-            "collect": {"env_options": {"camera": size, "max_ticks": 12}},
+            "collect": {"env_options": {"camera": 16, "max_ticks": length}},
             "kept": 2,
             "dropped": 0,
         }
-        for key, size in keys.items()
+        for key, length in keys.items()
     }
     return save_agent(folder, policy, stats, data=data, instruction="walk to the red")
 
@@ -61,9 +61,9 @@ def test_a_checkpoint_is_evaluated_alike_here_and_in_workers(tmp_path: Path) -> 
 
 
 def test_a_checkpoint_of_several_data_sets_acts_in_the_world_of_the_one_that_is_named(tmp_path: Path) -> None:
-    folder = save(tmp_path / "policy", cameras=(16, 24))
+    folder = save(tmp_path / "policy", lengths=(12, 9))
     found = evaluate(folder, episodes=1, probes=(), workers=0, key="grid1")
-    assert (found.setup.key, dict(found.setup.env_options)) == ("grid1", {"camera": 24, "max_ticks": 12})
+    assert (found.setup.key, dict(found.setup.env_options)) == ("grid1", {"camera": 16, "max_ticks": 9})
     with pytest.raises(ValueError, match="pass key=, one of grid, grid1"):
         evaluate(folder, episodes=1, probes=(), workers=0)
     with pytest.raises(ValueError, match="unknown data-set key 'gird'"):

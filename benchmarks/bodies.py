@@ -1,6 +1,7 @@
 """How often the expert succeeds with each body, how fast the table top runs with it, and what it looks like.
 
-    ./run bench bodies [--bodies aloha2arm] [--episodes 300] [--seed 1000] [--picture docs/images/bodies.png]
+    ./run bench bodies [--bodies aloha2arm] [--every-task] [--episodes 300] [--seed 1000]
+    ./run bench bodies --picture docs/images/bodies.png
 
 Rows of the picture are bodies. Columns: all at one distance; nearer, so that tables are equally large; the
 front view as drawn for videos; both views that a policy sees. The last line is one JSON object.
@@ -27,7 +28,7 @@ from visuomotor.envs.tabletop import TabletopEnv
 from visuomotor.envs.tabletop.camera import VIDEO_LOOK, render
 from visuomotor.envs.tabletop.layout import sample_layout
 from visuomotor.envs.tabletop.scene import Scene
-from visuomotor.envs.tabletop.tasks import TASKS
+from visuomotor.envs.tabletop.tasks import TASKS, playable
 from visuomotor.evaluation.statistics import wilson
 from visuomotor.experts.tabletop import TabletopExpert
 from visuomotor.registry import lookup
@@ -41,20 +42,22 @@ def measure_expert(body: str, task: str, episodes: int, seed: int, disturbed: bo
     most = TASKS[task].ticks + 50 * disturbed
     fine = max(1.0, lookup("embodiment", body).rate / 10)
     env = TabletopEnv(body, task=task, cameras={}, max_ticks=round(fine * most))
-    expert, lengths, failures = TabletopExpert(), [], Counter[str]()
+    expert, lengths, failures, hopeless = TabletopExpert(), [], Counter[str](), 0
     size = np.tile([*[env.body.scale] * 3, 1.0, 1.0, 1.0, 1.0], len(env.controllers))
     for number in range(seed, seed + episodes):
         env.reset(seed=number)
         change = disturbance(number, len(env.controllers), fine)
         for tick in range(env.max_ticks):
-            action = expert(env)
-            status = env.step(change(tick, action / size) * size if disturbed else action)
+            meant = expert(env) / size
+            done = change(tick, meant) if disturbed else meant
+            status = env.step(done * size)
             if status.done:
                 break
         if status.success:
             lengths.append(tick + 1)
         else:
             failures[str(status.failure)] += 1
+            hopeless += done is not meant
     low, high = wilson(len(lengths), episodes)
     return {
         "solved": len(lengths),
@@ -63,6 +66,7 @@ def measure_expert(body: str, task: str, episodes: int, seed: int, disturbed: bo
         "high": round(high, 4),
         "ticks": round(statistics.mean(lengths), 1),
         "failures": dict(failures),
+        "ended_by_random_actions": hopeless,
     }
 
 
@@ -176,6 +180,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bodies", nargs="+", choices=BODIES, default=BODIES, help="which to measure")
+    parser.add_argument("--every-task", action="store_true", help="all that a body can do, not two or three")
     parser.add_argument("--episodes", type=int, default=300, help="episodes of the expert for each row")
     parser.add_argument("--seed", type=int, default=1000, help="first seed")
     parser.add_argument("--picture", type=Path, help="draw the bodies into this file, and measure nothing")
@@ -187,8 +192,13 @@ def main() -> None:
     for body in arguments.bodies:
         report[body] = measure_speed(body, arguments.seed)
         print(f"{body:8} {report[body]}", flush=True)
-        others = [("hand_over", False), ("hand_over", True)] if body == "aloha2arm" else []
-        for task, disturbed in [("put_in", False), ("lift", False), ("put_in", True), *others]:
+        hands = len(lookup("embodiment", body).arms)
+        rows = [("put_in", False), ("lift", False), ("put_in", True)]
+        if hands == 2:
+            rows += [("hand_over", False), ("hand_over", True)]
+        if arguments.every_task:
+            rows = [(task, disturbed) for task in playable(hands) for disturbed in (False, True)]
+        for task, disturbed in rows:
             name = f"{task}, disturbed" if disturbed else task
             row = measure_expert(body, task, arguments.episodes, arguments.seed, disturbed)
             report[body][name] = row

@@ -14,6 +14,7 @@ __all__ = [
     "RemoteError",
     "UnknownNameError",
     "VisuomotorError",
+    "portable",
     "unknown_name",
 ]
 
@@ -50,3 +51,14 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return UnknownNameError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+
+
+def portable(error: Exception) -> Exception:
+    """The error, if it survives the way to another process of ours; else its text."""
+    import pickle
+
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

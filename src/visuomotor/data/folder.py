@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from visuomotor.data import layout
 from visuomotor.data.features import Feature, unknown_feature
+from visuomotor.data.files import is_temporary, replace_json
 from visuomotor.data.tables import load_json
 from visuomotor.errors import DataError
 from visuomotor.types import Spec
 
-__all__ = ["agree", "check_features", "load_info", "load_sidecar"]
+__all__ = ["agree", "check_features", "load_info", "load_sidecar", "save_sidecar", "take_up_sidecar"]
 
 _FASTEST = 1e4
 """Ticks a second beyond which an fps is damage."""
@@ -58,6 +59,28 @@ def load_sidecar(folder: Path) -> dict[str, Any]:
             f"{path}: expected 'format' 1 and a 'spec'. A newer version of visuomotor may have written it."
         )
     return meta
+
+
+def save_sidecar(folder: Path, spec: Spec, meta: Mapping[str, Any], seeds: Sequence[int]) -> None:
+    """Write what LeRobot has no place for, `meta["seeds"]` besides the seeds of episodes."""
+    told = {name: value for name, value in meta.items() if name != "seeds"}
+    every = sorted({*seeds, *meta.get("seeds", ())})
+    replace_json(folder / layout.SIDECAR, {"format": 1, **told, "spec": spec.to_json(), "seeds": every})
+
+
+def take_up_sidecar(folder: Path, spec: Spec, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a data set of `spec` that goes on says of itself, `meta` over it; removes unfinished files.
+
+    Raises:
+        DataError: It is of another spec.
+    """
+    found = load_json(folder / layout.SIDECAR)
+    if Spec.from_json(found.get("spec", {})) != spec:
+        raise DataError(f"{folder}: holds data of another spec. Choose another folder.")
+    for path in folder.rglob(".*.tmp"):
+        if is_temporary(path):
+            path.unlink()
+    return {**{key: value for key, value in found.items() if key not in ("format", "spec")}, **meta}
 
 
 def agree(folder: Path, meta: Mapping[str, Any], spec: Spec | None) -> Spec:

@@ -10,6 +10,7 @@ import traceback
 from multiprocessing.connection import Connection
 
 from visuomotor.data.shared import Slot
+from visuomotor.errors import portable
 
 __all__ = ["serve"]
 
@@ -29,22 +30,11 @@ def serve(connection: Connection, common: Slot, slots: list[Slot]) -> None:
             try:
                 connection.send((step, number, slots[number].put(loader.arrays(step)), None))
             except Exception as error:  # whatever it is, the caller gets to see it
-                connection.send((step, number, traceback.format_exc(), _plain(error)))
+                connection.send((step, number, traceback.format_exc(), portable(error)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the process that wanted batches is done, or dead
     except Exception as error:
-        connection.send((-1, -1, traceback.format_exc(), _plain(error)))
-
-
-def _plain(error: Exception) -> Exception:
-    """The error if it survives the way, else what it says."""
-    import pickle
-
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+        connection.send((-1, -1, traceback.format_exc(), portable(error)))
 
 
 if __name__ == "__main__":

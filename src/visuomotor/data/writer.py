@@ -25,10 +25,11 @@ from visuomotor.data import layout
 from visuomotor.data.episode import EncodedEpisode
 from visuomotor.data.features import Feature
 from visuomotor.data.files import disk_full, is_temporary, replace_file, replace_json, sync_folder
+from visuomotor.data.folder import save_sidecar, take_up_sidecar
 from visuomotor.data.reader import LeRobotReader
 from visuomotor.data.rows import EpisodeRows
 from visuomotor.data.stats import Spread
-from visuomotor.data.tables import load_json, read_parquet
+from visuomotor.data.tables import read_parquet
 from visuomotor.data.video import Settings, VideoSettings, header, join
 from visuomotor.errors import DataError
 from visuomotor.types import Camera, Spec
@@ -105,7 +106,7 @@ class LeRobotWriter:
                     "Choose another folder, or empty this one."
                 )
             with disk_full(f"{self.folder} was not begun. Free some space and run again."):
-                self._save_sidecar([])
+                save_sidecar(self.folder, self.spec, self.meta, [])
                 self._save_meta()
 
     def add(self, *episodes: EncodedEpisode) -> None:
@@ -129,7 +130,7 @@ class LeRobotWriter:
             return
         self._closed = True
         with disk_full(f"the {self.episodes} finished episodes in {self.folder} stay readable."):
-            self._save_sidecar(self.seeds)
+            save_sidecar(self.folder, self.spec, self.meta, self.seeds)
             self._save_meta(final=True)
 
     def __enter__(self) -> LeRobotWriter:
@@ -208,7 +209,7 @@ class LeRobotWriter:
                 told = layout.tasks_table(list(self._of.subtasks), "subtask")
                 replace_file(self.folder / layout.SUBTASKS, lambda temporary: pq.write_table(told, temporary))
             replace_file(self._path(layout.DATA_PATH), lambda temporary: _write_groups(tables, temporary))
-            self._save_sidecar([*self.seeds, *_seeds(episodes)])
+            save_sidecar(self.folder, self.spec, self.meta, [*self.seeds, *_seeds(episodes)])
             replace_file(
                 self._path(layout.EPISODES_PATH),
                 lambda temporary: _write_groups([pa.concat_tables(rows)], temporary),
@@ -277,28 +278,11 @@ class LeRobotWriter:
         replace_json(self.folder / layout.INFO, info)
         sync_folder(self.folder / "meta")
 
-    def _save_sidecar(self, seeds: list[int]) -> None:
-        """Write what LeRobot has no place for, `meta["seeds"]` besides the seeds of episodes."""
-        told = {name: value for name, value in self.meta.items() if name != "seeds"}
-        every = sorted({*seeds, *self.meta.get("seeds", ())})
-        replace_json(
-            self.folder / layout.SIDECAR, {"format": 1, **told, "spec": self.spec.to_json(), "seeds": every}
-        )
-
     # ---- going on with what is there ----
 
     def _resume(self) -> None:
         """Take up the state of a data set on disk and remove what an interruption left behind it."""
-        found = load_json(self.folder / layout.SIDECAR)
-        if Spec.from_json(found.get("spec", {})) != self.spec:
-            raise DataError(f"{self.folder}: holds data of another spec. Choose another folder.")
-        for path in self.folder.rglob(".*.tmp"):
-            if is_temporary(path):
-                path.unlink()
-        self.meta = {
-            **{k: v for k, v in found.items() if k not in ("format", "spec")},
-            **self.meta,
-        }
+        self.meta = take_up_sidecar(self.folder, self.spec, self.meta)
         if not list((self.folder / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
             self._save_meta()
             return

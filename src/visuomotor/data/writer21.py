@@ -22,10 +22,11 @@ from visuomotor.data import layout
 from visuomotor.data.episode import EncodedEpisode
 from visuomotor.data.features import Feature
 from visuomotor.data.files import disk_full, is_temporary, replace_file, replace_json, sync_folder
+from visuomotor.data.folder import save_sidecar, take_up_sidecar
 from visuomotor.data.reader import LeRobotReader
 from visuomotor.data.rows import EpisodeRows
 from visuomotor.data.stats import Spread
-from visuomotor.data.tables import load_json, load_json_lines
+from visuomotor.data.tables import load_json_lines
 from visuomotor.data.video import Settings, VideoSettings
 from visuomotor.errors import DataError
 from visuomotor.types import Spec
@@ -80,7 +81,7 @@ class LeRobotWriter21:
                 "Choose another folder, or empty this one."
             )
         with disk_full(f"{self.folder} was not begun. Free some space and run again."):
-            self._save_sidecar([])
+            save_sidecar(self.folder, self.spec, self.meta, [])
             self._save_info()
 
     def add(self, *episodes: EncodedEpisode) -> None:
@@ -98,7 +99,7 @@ class LeRobotWriter21:
         if not self._closed:
             self._closed = True
             with disk_full(f"the {self.episodes} finished episodes in {self.folder} stay readable."):
-                self._save_sidecar(self.seeds)
+                save_sidecar(self.folder, self.spec, self.meta, self.seeds)
                 self._save_info()
 
     def __enter__(self) -> LeRobotWriter21:
@@ -128,7 +129,7 @@ class LeRobotWriter21:
         self._append(layout.TASKS_LINES, _texts(self._of.tasks, known, "task"))
         self._append(layout.SUBTASKS_LINES, _texts(self._of.subtasks, parts, "subtask"))
         seeds = [] if episode.seed is None else [episode.seed]
-        self._save_sidecar([*self.seeds, *seeds])
+        save_sidecar(self.folder, self.spec, self.meta, [*self.seeds, *seeds])
         figures = self._of.figures(episode, table)
         stats = {name: {how: part[how].tolist() for how in _FIGURES} for name, part in figures.items()}
         self._append(layout.STATS_LINES, [{"episode_index": number, "stats": stats}])
@@ -174,22 +175,9 @@ class LeRobotWriter21:
         replace_json(self.folder / layout.INFO, info)
         sync_folder(self.folder / "meta")
 
-    def _save_sidecar(self, seeds: list[int]) -> None:
-        told = {name: value for name, value in self.meta.items() if name != "seeds"}
-        every = sorted({*seeds, *self.meta.get("seeds", ())})
-        replace_json(
-            self.folder / layout.SIDECAR, {"format": 1, **told, "spec": self.spec.to_json(), "seeds": every}
-        )
-
     def _resume(self) -> None:
         """Take up the state of a data set on disk and remove what an interruption left behind it."""
-        found = load_json(self.folder / layout.SIDECAR)
-        if Spec.from_json(found.get("spec", {})) != self.spec:
-            raise DataError(f"{self.folder}: holds data of another spec. Choose another folder.")
-        for path in self.folder.rglob(".*.tmp"):
-            if is_temporary(path):
-                path.unlink()
-        self.meta = {**{k: v for k, v in found.items() if k not in ("format", "spec")}, **self.meta}
+        self.meta = take_up_sidecar(self.folder, self.spec, self.meta)
         lines = self.folder / layout.EPISODES_LINES
         count = len(load_json_lines(lines, ours=True)) if lines.exists() else 0
         if count:

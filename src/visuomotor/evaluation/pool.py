@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from visuomotor.errors import VisuomotorError
+from visuomotor.errors import VisuomotorError, portable
 
 __all__ = ["Pool", "available_cores", "one_thread"]
 
@@ -224,19 +224,8 @@ def _work(pipe: Connection, build: Callable[[], Any]) -> None:
             with one_thread():
                 message = (task(station), None, "")
         except Exception as error:
-            message = (None, _portable(error), traceback.format_exc())
+            message = (None, portable(error), traceback.format_exc())
         try:
             pipe.send(message)
         except BrokenPipeError:
             return
-
-
-def _portable(error: Exception) -> Exception:
-    """`error`, if it survives the way to another process; else its text."""
-    import pickle
-
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

@@ -17,6 +17,7 @@ from visuomotor.data.check.scores import score
 from visuomotor.data.reader import LeRobotReader
 from visuomotor.data.video import decode
 from visuomotor.data.view import view
+from visuomotor.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +104,11 @@ def test_an_episode_that_does_not_exist_is_refused(
     assert main(["data", "view", str(folder), "--out", str(tmp_path / "out"), "--episodes", "3", "99"]) == 1
     assert "no episode 99" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_page_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "index.html"
+    page.write_text("my home page")
+    with pytest.raises(DataError, match="is not a page of visuomotor"):
+        view(tmp_path / "set", tmp_path)
+    assert page.read_text() == "my home page"

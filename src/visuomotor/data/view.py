@@ -65,14 +65,15 @@ def view(
         progress: Told how far it is.
 
     Raises:
-        DataError: The data set cannot be read.
+        DataError: The data set cannot be read, or the page would replace one that is not ours.
         ValueError: An episode that does not exist.
     """
+    page = Path(out) if Path(out).suffix == ".html" else Path(out) / "index.html"
+    _refuse_foreign(page)
     survey = Survey(reader=LeRobotReader(Path(folder), spec, timed=False))
     report = check_survey(survey, progress=progress)
     scores = score(survey, report)
     chosen = _choose(survey, scores, most, episodes)
-    page = Path(out) if Path(out).suffix == ".html" else Path(out) / "index.html"
     beside = page.with_name(f"{page.stem}_files")
     beside.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -85,6 +86,11 @@ def view(
     html = _render(survey, report, rows, beside.name)
     _save(page, html.encode())
     return page
+
+
+def _refuse_foreign(page: Path) -> None:
+    if page.exists() and b'name="generator" content="visuomotor' not in page.read_bytes()[:2000]:
+        raise DataError(f"{page}: exists and is not a page of visuomotor. Choose another place.")
 
 
 def _choose(survey: Survey, scores: list[Score], most: int, wanted: Sequence[int] | None) -> list[int]:

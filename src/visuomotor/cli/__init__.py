@@ -27,7 +27,7 @@ COMMANDS = {
     "data convert": "HDF5 and zarr demonstrations into a LeRobot data set",
     "train": "train a policy on data sets",
     "evaluate": "measure a policy in unseen scenes, with probes, videos and a report",
-    "compare": "paired comparison of two evaluations",
+    "compare": "train and evaluate policies on equal terms, or compare evaluations, scene by scene",
     "policies": "list policy families",
     "envs": "list environments with their tasks, suites, bodies and worlds",
     "recipes": "list recipes",

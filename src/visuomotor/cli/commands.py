@@ -81,7 +81,8 @@ def demo(words: Words, prog: str) -> Report:
     if args.seed is not None:
         recipe = recipe.with_seed(args.seed)
     if args.text is not None:
-        recipe = replace(recipe, policy=replace(recipe.policy, text=args.text))
+        language = replace(recipe.policy.language, reader=args.text)
+        recipe = replace(recipe, policy=replace(recipe.policy, language=language))
     if args.episodes is not None:
         recipe = replace(recipe, collect=replace(recipe.collect, episodes=args.episodes))
     if args.steps is not None:

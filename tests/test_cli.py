@@ -108,16 +108,16 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
 
 def test_options_of_demo_reach_the_recipe(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     words = ["demo", "--out", "here", "--seed", "5", "--text", "scratch", "--episodes", "9", "--steps", "8"]
-    assert main([*words, "--policy.width", "64", "--training.precision", "bf16", "--workers", "1"]) == 0
+    assert main([*words, "--policy.sight.width", "64", "--training.precision", "bf16", "--workers", "1"]) == 0
     recipe: Recipe = asked["recipe"]
     assert (recipe.collect.seed, recipe.training.seed) == (5, 5)
     assert (recipe.collect.episodes, recipe.training.steps) == (9, 8)
-    assert (recipe.policy.text, recipe.policy.width) == ("scratch", 64)
+    assert (recipe.policy.language.reader, recipe.policy.sight.width) == ("scratch", 64)
     assert recipe.training.precision == "bf16"
     assert asked["out"] == Path("here")
     assert asked["workers"] == 1
     assert asked["command"] == "visuomotor " + " ".join(
-        [*words, "--policy.width", "64", "--training.precision", "bf16", "--workers", "1"]
+        [*words, "--policy.sight.width", "64", "--training.precision", "bf16", "--workers", "1"]
     )
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from visuomotor.experts.disturbance import Noise
+from visuomotor.perception.language import LanguageConfig
+from visuomotor.perception.sight import SightConfig
 from visuomotor.policies.compact import CompactConfig
 from visuomotor.registry import lookup
 from visuomotor.training.loop import TrainConfig
@@ -137,7 +139,7 @@ def demo_tiny() -> Recipe:
         collect=CollectConfig(
             episodes=6, phrasings=2, cameras={"front": 32, "wrist": 32}, options={"rival": True}
         ),
-        policy=replace(CompactConfig.tiny(), max_tokens=32),
+        policy=replace(CompactConfig.tiny(), language=replace(LanguageConfig.tiny(), max_tokens=32)),
         training=TrainConfig(
             steps=30, batch_size=16, kernel_rate=0.03, warmup=5, log_every=5, save_every=15, hold_out=1
         ),
@@ -154,7 +156,7 @@ def tabletop_all() -> Recipe:
     """One policy for all tasks of the table top with one or two stages, within an hour on two cores."""
     return Recipe(
         collect=CollectConfig(task="all", episodes=3000, options={"rival": True}),
-        policy=CompactConfig(parts=3),
+        policy=CompactConfig(sight=SightConfig(parts=3)),
         training=TrainConfig(
             steps=9000,
             batch_size=32,

@@ -16,6 +16,7 @@ __all__ = ["BUILT_IN", "lookup", "names"]
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "policy": {
+        "act": "visuomotor.policies.act:ACT",
         "compact": "visuomotor.policies.compact:Compact",
     },
     "env": {

@@ -91,7 +91,7 @@ def read_origin(folder: str | os.PathLike[str], key: str | None = None) -> Origi
         family=str(config["policy"]),
         config=config["config"],
         parameters=int(provenance.get("parameters") or 0),
-        text=(provenance.get("text") or {}).get("encoder") or str(config["config"].get("text", "none")),
+        text=(provenance.get("text") or {}).get("encoder") or _reader(config["config"]),
         data=data,
         seeds=seeds,
         env=env,
@@ -139,3 +139,8 @@ def read_curve(run: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return found
+
+
+def _reader(config: Mapping[str, Any]) -> str:
+    """How a policy with such a config reads its instruction; "none" if it does not say."""
+    return str((config.get("language") or {}).get("reader", "none"))

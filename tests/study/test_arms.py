@@ -26,7 +26,7 @@ def test_a_recipe_is_an_arm_under_its_own_name_or_another() -> None:
 def test_a_file_changes_fields_of_a_recipe(tmp_path: Path) -> None:
     told = {
         "recipe": "demo-tiny",
-        "policy": {"width": 48},
+        "policy": {"steps": 3, "sight": {"width": 48}},
         "training": {"learning_rate": 1, "betas": [0.5, 0.9]},
         "evaluation": {"executor": "temporal_ensemble", "execute": 1},
     }
@@ -35,7 +35,7 @@ def test_a_file_changes_fields_of_a_recipe(tmp_path: Path) -> None:
     assert arm.name == "slow"
     assert arm.recipe == replace(
         tiny,
-        policy=replace(tiny.policy, width=48),
+        policy=replace(tiny.policy, steps=3, sight=replace(tiny.policy.sight, width=48)),
         training=replace(tiny.training, learning_rate=1.0, betas=(0.5, 0.9)),
         evaluation=replace(tiny.evaluation, executor="temporal_ensemble", execute=1),
     )
@@ -54,7 +54,7 @@ def test_another_family_begins_from_its_own_defaults(tmp_path: Path) -> None:
     [
         ({"recipe": "dmo"}, "Did you mean 'demo'"),
         ({"polcy": {}}, "Did you mean 'policy'"),
-        ({"policy": {"widht": 3}}, "Did you mean 'width'"),
+        ({"policy": {"sight": {"widht": 3}}}, "policy.sight.*Did you mean 'width'"),
         ({"training": {"learning_rate": "fast"}}, "expected float"),
         ({"training": 3}, "expected an object with fields of TrainConfig"),
         ({"family": "copact"}, "Did you mean 'compact'"),

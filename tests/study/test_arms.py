@@ -9,6 +9,7 @@ import pytest
 
 from visuomotor.errors import DataError
 from visuomotor.recipes import get_recipe
+from visuomotor.registry import lookup
 from visuomotor.study.arms import Arm, is_arm, read_arm
 
 
@@ -49,6 +50,11 @@ def test_another_family_begins_from_its_own_defaults(tmp_path: Path) -> None:
     assert recipe.training == get_recipe("demo-tiny").training
 
 
+def test_a_size_is_a_named_constructor_of_the_family(tmp_path: Path) -> None:
+    recipe = read_arm(write(tmp_path / "arm.json", {"size": "tiny", "policy": {"steps": 7}})).recipe
+    assert recipe.policy == replace(lookup("policy", "compact").Config.tiny(), steps=7)
+
+
 @pytest.mark.parametrize(
     ("told", "message"),
     [
@@ -58,6 +64,7 @@ def test_another_family_begins_from_its_own_defaults(tmp_path: Path) -> None:
         ({"training": {"learning_rate": "fast"}}, "expected float"),
         ({"training": 3}, "expected an object with fields of TrainConfig"),
         ({"family": "copact"}, "Did you mean 'compact'"),
+        ({"size": "tny"}, "Did you mean 'tiny'"),
     ],
 )
 def test_what_a_file_gets_wrong_is_answered_with_the_fix(

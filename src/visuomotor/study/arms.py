@@ -17,7 +17,7 @@ from visuomotor.registry import lookup, names
 __all__ = ["Arm", "budget_of", "check_exam", "exam_of", "is_arm", "read_arm", "unequal_budgets"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_KEYS = ("recipe", "family", "policy", "training", "evaluation")
+_KEYS = ("recipe", "family", "size", "policy", "training", "evaluation")
 _BUDGET = ("steps", "batch_size", "seed", "hold_out", "weights")
 """Fields of `TrainConfig` that say how much is learned from what."""
 _EXAM = ("episodes", "probes", "probe_episodes", "seed_offset", "latency")
@@ -70,8 +70,9 @@ def read_arm(word: str) -> Arm:
     """The arm that a word names: `RECIPE`, `FILE.json`, `NAME=RECIPE` or `NAME=FILE.json`.
 
     Such a file holds any of `recipe` (the name of the one that it begins from; "demo" if left out),
-    `family`, and `policy`, `training` and `evaluation`: objects with the fields that are other. With
-    another `family` than that of the recipe, `policy` begins from the defaults of its config.
+    `family`, `size` (a named size of the family's config, such as "small"), and `policy`, `training` and
+    `evaluation`: objects with the fields that are other. With another `family` than that of the recipe and
+    no `size`, `policy` begins from the defaults of its config.
 
     Raises:
         ValueError: Unknown names, with the closest one, or fields that do not exist.
@@ -98,7 +99,10 @@ def _override(told: Mapping[str, Any], where: str) -> Recipe:
     recipe = get_recipe(told.get("recipe", "demo"))
     family = told.get("family", recipe.family)
     config = lookup("policy", family).Config
-    policy = recipe.policy if family == recipe.family else config()
+    policy = recipe.policy if family == recipe.family else None
+    if "size" in told:
+        policy = _sized(config, told["size"], where)
+    policy = config() if policy is None else policy
     return replace(
         recipe,
         family=family,
@@ -106,6 +110,14 @@ def _override(told: Mapping[str, Any], where: str) -> Recipe:
         training=_changed(recipe.training, told.get("training", {}), f"{where}: training"),
         evaluation=_changed(recipe.evaluation, told.get("evaluation", {}), f"{where}: evaluation"),
     )
+
+
+def _sized(config: Any, size: Any, where: str) -> Any:
+    """The config that the named constructor `size` makes."""
+    sizes = [name for name, made in vars(config).items() if isinstance(made, classmethod) and name[0] != "_"]
+    if size not in sizes:
+        raise ValueError(f"{where}: {unknown_name(f'size of {config.__name__}', str(size), sizes)}")
+    return getattr(config, size)()
 
 
 def _changed(config: Any, told: Any, where: str) -> Any:

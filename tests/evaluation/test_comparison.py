@@ -125,6 +125,12 @@ def test_what_is_missing_is_told_before_the_numbers(report: dict[str, Any]) -> N
     assert "wild diverged. the loss <b> is not finite" in text
 
 
+def test_nobody_is_called_the_best_where_nobody_succeeds(tmp_path: Path) -> None:
+    folder = invent_comparison(tmp_path, {"a": 0.0, "b": 0.0})
+    write_comparison(folder, gathered(folder))
+    assert "No arm solved any of the 100 scenes." in Checker((folder / "report.html").read_text()).text
+
+
 def test_a_comparison_without_any_arm_still_has_a_page(tmp_path: Path) -> None:
     folder = invent_comparison(tmp_path)
     for name in ("compact", "bc-mse", "bc-mixture", "act"):

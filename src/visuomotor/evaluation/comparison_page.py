@@ -116,6 +116,8 @@ def _lede(report: Mapping[str, Any]) -> str:
         return "No arm is finished; this page is written anew after each."
     best = max(arms, key=lambda name: arms[name]["success"]["rate"])
     success = arms[best]["success"]
+    if not success["successes"]:
+        return f"No arm solved any of the {success['n']} scenes."
     said = (
         f"Most scenes were solved by <b>{escape(best)}</b>: {success['successes']} of {success['n']} "
         f"(95 % interval {interval_text(success)})."

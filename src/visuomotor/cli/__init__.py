@@ -26,6 +26,7 @@ COMMANDS = {
     "data repair": "recover what an interrupted recording left",
     "data convert": "HDF5 and zarr demonstrations into a LeRobot data set",
     "train": "train a policy on data sets",
+    "dagger": "train a policy on states that it meets itself, labeled by the expert",
     "evaluate": "measure a policy in unseen scenes, with probes, videos and a report",
     "compare": "paired comparison of two evaluations",
     "policies": "list policy families",

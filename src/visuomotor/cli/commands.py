@@ -19,6 +19,7 @@ from visuomotor.rollout import plain
 __all__ = [
     "collect",
     "compare",
+    "dagger",
     "data_check",
     "data_convert",
     "data_info",
@@ -215,6 +216,86 @@ def train(words: Words, prog: str) -> Report:
     print(f"{report.step} steps, {report.parameters:,} parameters, loss {report.loss}")
     print(f"checkpoint: {args.out}")
     return save_report(args.out, report.to_json())
+
+
+# --- dagger
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dagger:
+    """Options of `dagger`."""
+
+    out: Path = Path("outputs/dagger")
+    """Folder of the run; one that was stopped goes on."""
+    recipe: str = "demo"
+    """Where task, noise, policy and training below come from; `visuomotor recipes` lists them."""
+    expert: str | None = None
+    """Who knows what to do: "package.module:Class" of an expert or corrector; the env's own if none."""
+    text_path: str | None = None
+    """Folder or hub id of MiniLM's weights; the installed ones if none."""
+    device: str = "cpu"
+    """Where to train, such as "cuda"."""
+    workers: int | None = None
+    """Processes that play; one for each core if none, 0 for this one, as a person who corrects needs it."""
+    rounds: Annotated[Any, arg(name="")]
+    """Rounds, who acts in them, and how they are measured."""
+    collect: CollectConfig
+    """Task and world; `episodes` is not used, --demonstrations is."""
+    policy: Any
+    """Config of the recipe's policy family."""
+    training: Any
+    """How to train in each round."""
+
+
+def dagger(words: Words, prog: str) -> Report:
+    """Learn from states that the learner meets itself."""
+    from visuomotor.experts.collect import Collection
+    from visuomotor.training import dagger as library
+
+    name = _chosen_recipe(words, "demo")
+    recipe = get_recipe(name)
+    default = _Dagger(
+        recipe=name,
+        rounds=library.DaggerConfig(),
+        collect=recipe.collect,
+        policy=recipe.policy,
+        training=recipe.training,
+    )
+    args = parse(_Dagger, words, prog, default)
+    what = args.collect
+    job = Collection(
+        env=what.env,
+        task=what.task,
+        expert=args.expert or what.env,
+        control=what.control,
+        env_options=what.env_options,
+        options=dict(what.options or {}),
+        seed=what.seed,
+        phrasings=what.phrasings,
+        noise=what.noise,
+    )
+    with Bars() as bars:
+        report = library.dagger(
+            args.out,
+            job=job,
+            policy=recipe.family,
+            policy_config=args.policy,
+            training=args.training,
+            config=args.rounds,
+            text_path=args.text_path,
+            device=args.device,
+            workers=args.workers,
+            tell=bars,
+        )
+    table(
+        [
+            (f"round {one.round}", f"{one.episodes} episodes", f"success {rate(one.success)}")
+            for one in report.rounds
+        ]
+    )
+    print(f"best of them, in scenes that chose it: round {report.best.round}, {report.policy}")
+    print(f"in other scenes: visuomotor evaluate {report.policy} --out OUT")
+    return report.to_json()
 
 
 # --- evaluate, compare

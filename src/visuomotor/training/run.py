@@ -11,7 +11,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from visuomotor.agent.disk import locate
 from visuomotor.agent.folder import open_sentences
+from visuomotor.agent.weights import put_weights, read_tensors
 from visuomotor.data.frames import Frames, VideoFrames
 from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.loader import Loader
@@ -91,6 +93,7 @@ def train_from_folder(
     device: str | torch.device = "cpu",
     frames: FramesFrom = "store",
     workers: int = 0,
+    begin: Folder | None = None,
     progress: Callable[[Progress], None] | None = None,
     preparing: Preparing | None = None,
     resume: bool = True,
@@ -111,6 +114,7 @@ def train_from_folder(
         frames: Where pictures come from: decoded once into a "store", as JPEG where the disk is short
             ("raw" and "jpeg" insist); or from the "videos" each time, which needs no disk.
         workers: Processes that prepare batches. With a store one thread is as fast, and is what 0 means.
+        begin: A checkpoint of the same policy, whose averaged weights are the first ones; drawn if None.
         progress: Called after every step.
         preparing: Called while pictures are decoded and sentences are encoded.
         resume: Whether a run that is there already may be resumed; if not, it is refused.
@@ -129,6 +133,9 @@ def train_from_folder(
         for key, folder in _named(data).items()
     ]
     model = build_policy(policy, policy_config, {s.key: s.reader.spec for s in sources}, seed=config.seed)
+    if begin is not None:
+        weights = locate(begin) / "ema.safetensors"
+        put_weights(model, read_tensors(weights), str(weights))
     sentences = open_sentences(model, text_path)
     if sentences is not None:
         _warm(sentences, sources, cache, preparing)

@@ -58,7 +58,7 @@ from visuomotor.transforms.normalize import Normalize
 from visuomotor.transforms.pad import PadCameras, PadDimensions
 from visuomotor.types import Batch, Diet, Spec, Stats, Summary, Window
 
-__all__ = ["ACT", "ACTConfig", "Layout", "load_released"]
+__all__ = ["ACT", "ACTConfig", "Layout", "load_released", "released_names"]
 
 Vision = Literal["resnet18", "sight"]
 Decoder = Literal["published", "deep"]
@@ -138,8 +138,11 @@ class ACTConfig:
 
     @classmethod
     def lerobot(cls) -> ACTConfig:
-        """The same function without the layers that do nothing, and one ResNet for all cameras."""
-        return cls(decoder_layers=1, average="all")
+        """LeRobot's: one decoder layer, which is the same function, and one ResNet for all cameras.
+
+        The loss is that of version 0.6; earlier ones have `average="all"`.
+        """
+        return cls(decoder_layers=1)
 
     @classmethod
     def small(cls) -> ACTConfig:
@@ -541,6 +544,12 @@ def load_released(
     Raises:
         CheckpointError: A name is missing, unknown, or of another shape; with the closest names.
     """
+    names = released_names(network, layout, where=where)
+    load_named(network, weights, where=where, names=names, unused=UNUSED[layout])
+
+
+def released_names(network: Network, layout: Layout, *, where: str = "ACT") -> dict[str, str]:
+    """Each entry of a network's state dict -> its name in a released layout; see `load_released`."""
     if layout not in get_args(Layout):
         raise unknown_name("layout of ACT", layout, get_args(Layout))
     names = {}
@@ -552,4 +561,4 @@ def load_released(
                 'that part: language "none", and one ResNet for all cameras in LeRobot\'s layout.'
             )
         names[ours] = found[0]
-    load_named(network, weights, where=where, names=names, unused=UNUSED[layout])
+    return names

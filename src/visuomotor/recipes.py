@@ -15,6 +15,7 @@ from visuomotor.perception.sight import SightConfig
 from visuomotor.policies.act import ACTConfig
 from visuomotor.policies.bc import BCConfig
 from visuomotor.policies.compact import CompactConfig
+from visuomotor.policies.diffusion import DiffusionConfig
 from visuomotor.registry import lookup
 from visuomotor.training.loop import TrainConfig
 
@@ -27,6 +28,8 @@ __all__ = [
     "demo_bc_l1",
     "demo_bc_mixture",
     "demo_bc_mse",
+    "demo_diffusion_transformer",
+    "demo_diffusion_unet",
     "demo_tiny",
     "get_recipe",
     "lift",
@@ -171,6 +174,17 @@ def demo_bc_l1() -> Recipe:
 def demo_bc_mixture() -> Recipe:
     """The demo with behavior cloning by a mixture: equal demonstrations, observations and steps."""
     return replace(demo(), family="bc", policy=BCConfig.small())
+
+
+def demo_diffusion_unet() -> Recipe:
+    """The demo with Diffusion Policy, convolutional: equal demonstrations, observations and steps."""
+    return replace(demo(), family="diffusion", policy=DiffusionConfig.small())
+
+
+def demo_diffusion_transformer() -> Recipe:
+    """The demo with Diffusion Policy, a transformer: equal demonstrations, observations and steps."""
+    policy = replace(DiffusionConfig.small(), network="transformer")
+    return replace(demo(), family="diffusion", policy=policy)
 
 
 def lift() -> Recipe:

@@ -19,6 +19,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "act": "visuomotor.policies.act:ACT",
         "bc": "visuomotor.policies.bc:BC",
         "compact": "visuomotor.policies.compact:Compact",
+        "diffusion": "visuomotor.policies.diffusion:DiffusionPolicy",
     },
     "env": {
         "tabletop": "visuomotor.envs.tabletop:TabletopEnv",
@@ -49,6 +50,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "demo-bc-l1": "visuomotor.recipes:demo_bc_l1",
         "demo-bc-mixture": "visuomotor.recipes:demo_bc_mixture",
         "demo-bc-mse": "visuomotor.recipes:demo_bc_mse",
+        "demo-diffusion-transformer": "visuomotor.recipes:demo_diffusion_transformer",
+        "demo-diffusion-unet": "visuomotor.recipes:demo_diffusion_unet",
         "demo-tiny": "visuomotor.recipes:demo_tiny",
         "lift": "visuomotor.recipes:lift",
         "tabletop-all": "visuomotor.recipes:tabletop_all",

@@ -9,7 +9,8 @@ import pytest
 import torch
 from calibrated import armed_body, body
 
-from visuomotor.policies.bc import BC, BCConfig, cropped
+from visuomotor.perception.points import cropped
+from visuomotor.policies.bc import BC, BCConfig
 from visuomotor.testing import check_policy
 from visuomotor.types import Camera, Dimension, Spec
 

@@ -24,17 +24,16 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from visuomotor.errors import unknown_name
 from visuomotor.generative import mixture
 from visuomotor.losses import Loss, Term
-from visuomotor.nn.pooling import SpatialSoftArgmax
-from visuomotor.nn.resnet import ResNet18, standardize_pictures
 from visuomotor.nn.transformer import Block
 from visuomotor.perception.geometry import every_camera
 from visuomotor.perception.language import Language, LanguageConfig
+from visuomotor.perception.points import SEEN, PointEye, cropped
 from visuomotor.perception.sight import Sight, SightConfig, real_actions
 from visuomotor.policies.base import Acted, Context, Policy
 from visuomotor.text.sentences import SentenceCache
@@ -48,8 +47,6 @@ __all__ = ["BC", "BCConfig"]
 Head = Literal["mse", "l1", "mixture"]
 Trunk = Literal["mlp", "lstm", "transformer"]
 Vision = Literal["resnet18", "sight"]
-POINTS = 32  # of a camera's soft-argmax
-SEEN = 64  # numbers that a camera comes down to, and the instruction, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,21 +127,6 @@ class BCConfig:
         )
 
 
-class Eye(nn.Module):
-    """Pictures of one camera to `SEEN` numbers: ResNet-18, points by soft-argmax, a linear layer."""
-
-    def __init__(self, config: BCConfig) -> None:
-        super().__init__()
-        self.resnet = ResNet18("group", config.backbone_width)
-        self.points = nn.Conv2d(self.resnet.channels, POINTS, kernel_size=1)
-        self.where = SpatialSoftArgmax(POINTS)
-        self.leave = nn.Linear(2 * POINTS, SEEN)
-
-    def forward(self, pixels: UInt8[Tensor, "frame height width 3"]) -> Float[Tensor, "frame seen"]:
-        maps = self.points(self.resnet(standardize_pictures(pixels)))
-        return self.leave(self.where(maps).flatten(1))
-
-
 class Recall(nn.Module):
     """A trunk over the history: what is known at its last tick.
 
@@ -182,28 +164,6 @@ def layers(known: int, config: BCConfig) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-def cropped(
-    pixels: UInt8[Tensor, "frame height width 3"],
-    share: float,
-    generator: torch.Generator | None,
-    *,
-    random: bool,
-) -> UInt8[Tensor, "frame down across 3"]:
-    """A part of each picture, `share` of its sides: from anywhere, or from the middle."""
-    frames, height, width, _ = pixels.shape
-    down, across = max(round(share * height), 1), max(round(share * width), 1)
-    free_down, free_across = height - down, width - across
-    if not random:
-        top, left = free_down // 2, free_across // 2
-        return pixels[:, top : top + down, left : left + across]
-    tops = torch.randint(0, free_down + 1, (frames, 1), generator=generator, device=pixels.device)
-    lefts = torch.randint(0, free_across + 1, (frames, 1), generator=generator, device=pixels.device)
-    rows = tops + torch.arange(down, device=pixels.device)
-    columns = lefts + torch.arange(across, device=pixels.device)
-    frame = torch.arange(frames, device=pixels.device)[:, None, None]
-    return pixels[frame, rows[:, :, None], columns[:, None, :]]
-
-
 class BC(Policy):
     """The policy; cameras are the union over all bodies, state and action as wide as the widest body."""
 
@@ -223,7 +183,7 @@ class BC(Policy):
             self.sight = Sight(config.sight, self.bodies, language=config.language, history=ticks)
             known, ticks = self.sight.width, 1
         else:
-            self.eyes = nn.ModuleDict({camera.name: Eye(config) for camera in self.views})
+            self.eyes = nn.ModuleDict({camera.name: PointEye(config.backbone_width) for camera in self.views})
             known = self.state_width + SEEN * len(self.views)
             self.body = nn.Embedding(len(self.embodiments), self.state_width)
             nn.init.zeros_(self.body.weight)

@@ -1,0 +1,168 @@
+"""A U-Net over time: noisy chunk, diffusion step and observation to a prediction of the same shape.
+
+Entries are named as in the state dicts released with the paper. Source: Chi et al. (2023), "Diffusion
+Policy", section III-B and appendix; after Janner et al. (2022), "Planning with diffusion".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+__all__ = ["ConditionalUNet1D", "StepWaves"]
+
+
+class StepWaves(nn.Module):
+    """Sines, then cosines, of a diffusion step, at `width / 2` rates from 1 to 1/10000.
+
+    Args:
+        width: Size of the embedding; even.
+
+    Source: Vaswani et al. (2017), section 3.5, as in Ho et al. (2020), appendix B.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, step: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
+        """The embedded steps."""
+        half = self.width // 2
+        rates = torch.exp(torch.arange(half, device=step.device) * (-math.log(10_000) / (half - 1)))
+        angles = step[:, None].float() * rates
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, group norm, Mish."""
+
+    def __init__(self, channels: int, out: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv1d(channels, out, kernel, padding=kernel // 2), nn.GroupNorm(groups, out), nn.Mish()
+        )
+
+    def forward(self, chunk: Float[Tensor, "batch channel tick"]) -> Float[Tensor, "batch out tick"]:
+        return self.block(chunk)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut; the condition modulates between them.
+
+    The modulation is this family's own form of FiLM: `scale * x + bias`, without `1 +`, and not starting
+    at the identity.
+    """
+
+    def __init__(self, channels: int, out: int, condition: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            [ConvBlock(channels, out, kernel, groups), ConvBlock(out, out, kernel, groups)]
+        )
+        self.cond_encoder = nn.Sequential(nn.Mish(), nn.Linear(condition, 2 * out))
+        self.residual_conv = nn.Conv1d(channels, out, 1) if channels != out else nn.Identity()
+
+    def forward(
+        self, chunk: Float[Tensor, "batch channel tick"], condition: Float[Tensor, "batch condition"]
+    ) -> Float[Tensor, "batch out tick"]:
+        scale, bias = self.cond_encoder(condition)[:, :, None].chunk(2, dim=1)
+        found = torch.addcmul(bias, scale, self.blocks[0](chunk))
+        return self.blocks[1](found) + self.residual_conv(chunk)
+
+
+class Resample(nn.Module):
+    """Half as many ticks, or twice as many, by a convolution with stride 2."""
+
+    def __init__(self, channels: int, *, up: bool) -> None:
+        super().__init__()
+        self.conv: nn.Module = (
+            nn.ConvTranspose1d(channels, channels, 4, 2, 1) if up else nn.Conv1d(channels, channels, 3, 2, 1)
+        )
+
+    def forward(self, chunk: Float[Tensor, "batch channel tick"]) -> Float[Tensor, "batch channel other"]:
+        return self.conv(chunk)
+
+
+class ConditionalUNet1D(nn.Module):
+    """The U-Net.
+
+    Args:
+        action: Numbers of an action.
+        condition: Size of the observation's features.
+        dims: Channels of each level; each but the last halves the ticks, so that the horizon must be a
+            multiple of `2 ** (len(dims) - 1)`.
+        step_width: Size of the embedded diffusion step.
+        kernel: Size of the convolutions.
+        groups: Of the group norms.
+    """
+
+    def __init__(
+        self,
+        action: int,
+        condition: int,
+        *,
+        dims: Sequence[int] = (256, 512, 1024),
+        step_width: int = 256,
+        kernel: int = 5,
+        groups: int = 8,
+    ) -> None:
+        super().__init__()
+        self.shortens = 2 ** (len(dims) - 1)
+        self.diffusion_step_encoder = nn.Sequential(
+            StepWaves(step_width),
+            nn.Linear(step_width, 4 * step_width),
+            nn.Mish(),
+            nn.Linear(4 * step_width, step_width),
+        )
+        total = step_width + condition
+
+        def residual(channels: int, out: int) -> ResidualBlock:
+            return ResidualBlock(channels, out, total, kernel, groups)
+
+        levels = list(zip([action, *dims[:-1]], dims, strict=True))
+        self.mid_modules = nn.ModuleList([residual(dims[-1], dims[-1]) for _ in range(2)])
+        self.down_modules = nn.ModuleList()
+        for number, (channels, out) in enumerate(levels):
+            last = number == len(levels) - 1
+            shorter = nn.Identity() if last else Resample(out, up=False)
+            self.down_modules.append(nn.ModuleList([residual(channels, out), residual(out, out), shorter]))
+        self.up_modules = nn.ModuleList(
+            nn.ModuleList(
+                [residual(2 * out, channels), residual(channels, channels), Resample(channels, up=True)]
+            )
+            for channels, out in reversed(levels[1:])
+        )
+        self.final_conv = nn.Sequential(
+            ConvBlock(dims[0], dims[0], kernel, groups), nn.Conv1d(dims[0], action, 1)
+        )
+
+    def forward(
+        self,
+        chunk: Float[Tensor, "batch horizon action"],
+        step: Int[Tensor, " batch"],
+        condition: Float[Tensor, "batch condition"],
+    ) -> Float[Tensor, "batch horizon action"]:
+        """What is predicted of a noisy chunk."""
+        hidden = chunk.transpose(1, 2)  # batch horizon action -> batch action horizon
+        total = torch.cat([self.diffusion_step_encoder(step), condition], dim=-1)
+        left = []
+        for first, second, shorter in _levels(self.down_modules):
+            hidden = second(first(hidden, total), total)
+            left.append(hidden)
+            hidden = shorter(hidden)
+        for middle in self.mid_modules:
+            hidden = middle(hidden, total)
+        for first, second, longer in _levels(self.up_modules):
+            hidden = longer(second(first(torch.cat([hidden, left.pop()], dim=1), total), total))
+        return self.final_conv(hidden).transpose(1, 2)
+
+
+def _levels(modules: nn.ModuleList) -> Iterator[tuple[nn.Module, nn.Module, nn.Module]]:
+    """The two residual blocks and the resampling of each level."""
+    for level in modules:
+        first, second, resample = cast(nn.ModuleList, level)
+        yield first, second, resample

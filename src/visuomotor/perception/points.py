@@ -1,0 +1,61 @@
+"""The eyes of robomimic and Diffusion Policy: where each feature of a ResNet-18 is bright.
+
+Source: Mandlekar et al. (2021), "What matters in learning from offline human demonstrations for robot
+manipulation", appendix; the soft-argmax is that of Levine et al. (2016), section 5.1.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from visuomotor.nn.pooling import SpatialSoftArgmax
+from visuomotor.nn.resnet import ResNet18, standardize_pictures
+
+__all__ = ["SEEN", "PointEye", "cropped"]
+
+POINTS = 32  # of a camera's soft-argmax
+SEEN = 64  # numbers that a camera comes down to
+
+
+class PointEye(nn.Module):
+    """Pictures of one camera to `SEEN` numbers: ResNet-18, points by soft-argmax, a linear layer.
+
+    Args:
+        width: Channels of the first stage of the ResNet-18, which has group norms.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.resnet = ResNet18("group", width)
+        self.points = nn.Conv2d(self.resnet.channels, POINTS, kernel_size=1)
+        self.where = SpatialSoftArgmax(POINTS)
+        self.leave = nn.Linear(2 * POINTS, SEEN)
+
+    def forward(self, pixels: UInt8[Tensor, "frame height width 3"]) -> Float[Tensor, "frame seen"]:
+        """What each picture comes down to."""
+        maps = self.points(self.resnet(standardize_pictures(pixels)))
+        return self.leave(self.where(maps).flatten(1))
+
+
+def cropped(
+    pixels: UInt8[Tensor, "frame height width 3"],
+    share: float,
+    generator: torch.Generator | None,
+    *,
+    random: bool,
+) -> UInt8[Tensor, "frame down across 3"]:
+    """A part of each picture, `share` of its sides: from anywhere, or from the middle."""
+    frames, height, width, _ = pixels.shape
+    down, across = max(round(share * height), 1), max(round(share * width), 1)
+    free_down, free_across = height - down, width - across
+    if not random:
+        top, left = free_down // 2, free_across // 2
+        return pixels[:, top : top + down, left : left + across]
+    tops = torch.randint(0, free_down + 1, (frames, 1), generator=generator, device=pixels.device)
+    lefts = torch.randint(0, free_across + 1, (frames, 1), generator=generator, device=pixels.device)
+    rows = tops + torch.arange(down, device=pixels.device)
+    columns = lefts + torch.arange(across, device=pixels.device)
+    frame = torch.arange(frames, device=pixels.device)[:, None, None]
+    return pixels[frame, rows[:, :, None], columns[:, None, :]]

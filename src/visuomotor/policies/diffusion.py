@@ -1,0 +1,392 @@
+"""Diffusion Policy: a chunk of actions is drawn by removing noise step by step.
+
+Chi et al. (2023), "Diffusion Policy: visuomotor policy learning via action diffusion", sections II and III.
+
+1. The network predicts the noise in a noisy chunk, given the last two observations (eq. 4-5); sampling
+   removes it in many small steps, so the answer may have several modes and is one of them.
+2. The observation is encoded once a call, and every step of the sampler uses it.
+3. Two networks: a convolutional U-Net over the ticks, modulated by the observation
+   (`visuomotor.nn.unet1d`), and a transformer whose memory is the diffusion step and the observations.
+4. Trained with 100 steps of DDPM and a cosine schedule; acts with DDPM, or in fewer steps with DDIM.
+5. A few actions of each chunk are played before the next call: `visuomotor.executors.RecedingHorizon`.
+
+Differences: the first action belongs to the current tick, while the released code spends the first
+`n_obs - 1` predictions on ticks that are over; `past` says how many of them weights of theirs predict, and
+they are cut off. Actions past the end of an episode are masked, where they are learned as repetitions there.
+The transformer has no dropout. With a language reader the mean of the token states is seen, too, and
+`vision="sight"` takes everything that was observed as one vector (see `visuomotor.perception.sight`). The
+moving average of the weights is the training loop's. Samplers are held against diffusers'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from visuomotor.errors import unknown_name
+from visuomotor.generative import diffusion
+from visuomotor.generative.diffusion import Sampler, Schedule
+from visuomotor.losses import Loss, Term
+from visuomotor.nn.transformer import Block
+from visuomotor.nn.unet1d import ConditionalUNet1D, StepWaves
+from visuomotor.perception.geometry import every_camera
+from visuomotor.perception.language import Language, LanguageConfig
+from visuomotor.perception.points import SEEN, PointEye, cropped
+from visuomotor.perception.sight import Sight, SightConfig, real_actions
+from visuomotor.policies.base import Acted, Context, Policy
+from visuomotor.text.sentences import SentenceCache
+from visuomotor.transforms.base import Pipeline
+from visuomotor.transforms.normalize import Normalize, within_limits
+from visuomotor.transforms.pad import PadCameras, PadDimensions
+from visuomotor.types import Batch, Diet, Spec, Stats, Window
+
+__all__ = ["DiffusionConfig", "DiffusionPolicy", "DiffusionTransformer"]
+
+Network = Literal["unet", "transformer"]
+Vision = Literal["resnet18", "sight", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """Everything about a `DiffusionPolicy` that the data does not decide."""
+
+    horizon: int = 16
+    """Actions predicted by one call, those of `past` ticks among them."""
+    history: tuple[int, ...] = (-1, 0)
+    """Ticks seen, as offsets from the current one."""
+    past: int = 0
+    """First predictions that belong to ticks that are over; 1 for released weights, which are not trained."""
+    network: Network = "unet"
+    """Convolutions over the ticks, or a transformer."""
+    vision: Vision = "resnet18"
+    """A ResNet-18 with spatial soft-argmax for each camera, the shared sight, or the state alone."""
+    sight: SightConfig = field(default_factory=SightConfig)
+    """The eyes of `vision="sight"`."""
+    language: LanguageConfig = field(default_factory=LanguageConfig.none)
+    """How the instruction is read; the paper has none."""
+    backbone_width: int = 64
+    """Channels of the first stage of the ResNet-18."""
+    crop: float = 84 / 96
+    """Share of a picture's sides that is seen: cut at random in training, from the middle while acting."""
+    dims: tuple[int, ...] = (512, 1024, 2048)
+    """Channels of each level of the U-Net."""
+    step_width: int = 128
+    """Size of the embedded diffusion step in the U-Net."""
+    width: int = 256
+    """Width of the transformer."""
+    layers: int = 8
+    """Layers of the transformer."""
+    heads: int = 4
+    """Attention heads of the transformer."""
+    train_steps: int = 100
+    """Steps of noise in training."""
+    sampler: Sampler = "ddpm"
+    """How noise is removed while acting: "ddpm" draws fresh noise on the way, "ddim" does not."""
+    steps: int = 100
+    """Calls of the network while acting."""
+    draws: int = 1
+    """Noise draws for each encoded picture in training; blind samples have one."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("network", Network), ("vision", Vision), ("sampler", Sampler)):
+            if getattr(self, name) not in get_args(choices):
+                raise unknown_name(f"{name} of Diffusion Policy", getattr(self, name), get_args(choices))
+        if not 0 <= self.past < self.horizon:
+            raise ValueError(f"diffusion: past must be in [0, horizon), got {self.past} of {self.horizon}.")
+        if not 1 <= self.steps <= self.train_steps or self.draws < 1 or not 0 < self.crop <= 1:
+            raise ValueError(f"diffusion: steps in 1 to train_steps, draws >= 1, crop in (0, 1]; got {self}.")
+        halvings = 2 ** (len(self.dims) - 1)
+        if self.network == "unet" and self.horizon % halvings:
+            raise ValueError(
+                f"diffusion: a U-Net of {len(self.dims)} levels halves the ticks; expected a horizon that is "
+                f"a multiple of {halvings}, got {self.horizon}."
+            )
+
+    @classmethod
+    def lowdim(cls) -> DiffusionConfig:
+        """The published U-Net for states alone."""
+        return cls(vision="none", dims=(256, 512, 1024), step_width=256)
+
+    @classmethod
+    def transformer(cls) -> DiffusionConfig:
+        """The published transformer for states alone."""
+        return cls(vision="none", network="transformer", horizon=10)
+
+    @classmethod
+    def small(cls) -> DiffusionConfig:
+        """What two CPU cores train in minutes."""
+        return cls(
+            horizon=8,
+            history=(0,),
+            vision="sight",
+            language=LanguageConfig(),
+            dims=(96, 192),
+            step_width=64,
+            width=128,
+            layers=3,
+            train_steps=50,
+            sampler="ddim",
+            steps=10,
+            draws=2,
+        )
+
+    @classmethod
+    def tiny(cls) -> DiffusionConfig:
+        """Seconds on a laptop: for tests."""
+        return replace(
+            cls.small(),
+            horizon=4,
+            sight=SightConfig.tiny(),
+            language=LanguageConfig.tiny(),
+            backbone_width=16,
+            dims=(16, 32),
+            step_width=16,
+            width=32,
+            layers=1,
+            heads=2,
+            train_steps=20,
+            steps=5,
+            draws=16,
+        )
+
+
+class DiffusionTransformer(nn.Module):
+    """Ticks look back at earlier ticks, and at a memory of the diffusion step and the observations.
+
+    Each tick sees the step and the observations of ticks up to its own; of a released chunk, whose first
+    prediction belongs to the first observed tick.
+
+    Args:
+        action: Numbers of an action.
+        known: Size of what is known of one observed tick.
+        config: Sizes; as many memory tokens as `observed`, and the step.
+        observed: Observed ticks.
+
+    Source: section III-C and fig. 3c.
+    """
+
+    def __init__(self, action: int, known: int, config: DiffusionConfig, observed: int) -> None:
+        super().__init__()
+        width = config.width
+        self.enter = nn.Linear(action, width)
+        self.ticks = nn.Parameter(0.02 * torch.randn(config.horizon, width))
+        self.waves = StepWaves(width)
+        self.observation = nn.Linear(known, width)
+        self.places = nn.Parameter(0.02 * torch.randn(1 + observed, width))
+        self.memory = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, context_width=width) for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, action)
+        tick = torch.arange(config.horizon)
+        self.register_buffer("earlier", tick[:, None] >= tick[None], persistent=False)
+        seen = tick[:, None] + (0 if config.past else observed) >= torch.arange(1 + observed)[None] - 1
+        self.register_buffer("visible", seen, persistent=False)
+        self.earlier: Tensor
+        self.visible: Tensor
+
+    def forward(
+        self,
+        chunk: Float[Tensor, "batch horizon action"],
+        step: Int[Tensor, " batch"],
+        known: Float[Tensor, "batch observed known"],
+    ) -> Float[Tensor, "batch horizon action"]:
+        """What is predicted of a noisy chunk."""
+        memory = torch.cat([self.waves(step)[:, None], self.observation(known)], dim=1)
+        memory = self.memory(memory + self.places)
+        tokens = self.enter(chunk) + self.ticks
+        rows = (len(chunk), -1, -1)
+        for block in self.blocks:
+            tokens = block(
+                tokens,
+                mask=self.earlier.expand(rows),
+                context=memory,
+                context_mask=self.visible.expand(rows),
+            )
+        return self.leave(self.norm(tokens))
+
+
+class DiffusionPolicy(Policy):
+    """The policy; cameras are the union over all bodies, state and action as wide as the widest body."""
+
+    Config = DiffusionConfig
+    config: DiffusionConfig
+
+    def __init__(self, config: DiffusionConfig, bodies: Mapping[str, Spec]) -> None:
+        super().__init__(config, bodies)
+        specs = self.bodies.values()
+        self.views = every_camera(specs) if config.vision != "none" else ()
+        self.state_width = max(len(spec.state) for spec in specs)
+        self.action_width = max(len(spec.action) for spec in specs)
+        ticks = len(config.history)
+        self.sight: Sight | None = None
+        self.language: Language | None = None
+        if config.vision == "sight":
+            self.sight = Sight(config.sight, self.bodies, language=config.language, history=ticks)
+            known, ticks = self.sight.width, 1
+        else:
+            self.eyes = nn.ModuleDict({camera.name: PointEye(config.backbone_width) for camera in self.views})
+            known = self.state_width + SEEN * len(self.views)
+            if len(self.embodiments) > 1:
+                self.body = nn.Embedding(len(self.embodiments), self.state_width)
+            if config.language.reader != "none":
+                self.language = Language(config.language)
+                self.heard = nn.Linear(config.language.width, SEEN)
+                known += SEEN
+        self.network: nn.Module
+        if config.network == "unet":
+            self.network = ConditionalUNet1D(
+                self.action_width, known * ticks, dims=config.dims, step_width=config.step_width
+            )
+        else:
+            self.network = DiffusionTransformer(self.action_width, known, config, ticks)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """How noise grows: the cosine schedule, as published."""
+        return Schedule.cosine(self.config.train_steps)
+
+    @cached_property
+    def rungs(self) -> diffusion.Ladder:
+        """The steps of acting."""
+        return diffusion.ladder(self.schedule, self.config.steps, sampler=self.config.sampler)
+
+    @property
+    def window(self) -> Window:
+        """History of the config, and what of its horizon is not over."""
+        return Window(history=self.config.history, horizon=self.config.horizon - self.config.past)
+
+    @property
+    def diet(self) -> Diet:
+        """What the shared sight asks for; else every tick."""
+        return self.sight.diet if self.sight else Diet()
+
+    @property
+    def sentence_encoder(self) -> str | None:
+        """Which frozen encoder the pipeline needs, if any."""
+        language = self.sight.language if self.sight else self.language
+        return language.encoder if language else None
+
+    def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
+        """States and actions to [-1, 1] by their extremes; with the shared sight, the pipeline of that."""
+        spec = self.check_key(key)
+        if self.sight:
+            return self.sight.pipeline(spec, stats, sentences)
+        return Pipeline(
+            (
+                *(self.language.transform(sentences) if self.language else ()),
+                Normalize(
+                    state=stats["state"],
+                    action=within_limits(stats["action"], spec.action),
+                    mode="min_max",
+                    action_mode="min_max",
+                ),
+                PadDimensions(spec, state=self.state_width, action=self.action_width),
+                PadCameras(self.views),
+            )
+        )
+
+    def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
+        """Squared error of the predicted noise at a random step, and the losses of the shared sight.
+
+        Source: eq. 5.
+        """
+        if batch.actions is None or batch.horizon_mask is None or batch.action_mask is None:
+            raise ValueError("diffusion: the batch has no actions to learn from.")
+        if self.config.past:
+            raise ValueError("diffusion: past ticks are for released weights. To train, set past to 0.")
+        terms: dict[str, Term] = {}
+        if self.sight:
+            lesson = self.sight.learn(batch, generator)
+            known, actions, mask, terms = lesson.vector[:, None], lesson.actions, lesson.mask, lesson.losses
+            seen = lesson.seen
+        else:
+            known, actions, mask = (
+                self.known(batch, generator, learning=True),
+                batch.actions,
+                real_actions(batch),
+            )
+            seen = len(batch)
+        rows = torch.arange(len(known), device=known.device)
+        rows = torch.cat([rows[:seen].repeat(self.config.draws), rows[seen:]])
+        real = mask.any(1)[rows]
+        total, count = diffusion.loss(
+            lambda points, step: self.predict(points, step, known[rows], real),
+            self.schedule,
+            actions[rows],
+            generator=generator,
+            mask=mask[rows],
+        )
+        return Loss({"noise": Term(total, count), **terms})
+
+    def act(
+        self,
+        batch: Batch,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        context: Context | None = None,
+        prefix: Tensor | None = None,
+    ) -> Acted:
+        """A chunk drawn by the sampler; with a prefix, guided towards it (real-time chunking)."""
+        if batch.action_mask is None:
+            raise ValueError("diffusion: the batch has no action mask. Run the policy's transforms first.")
+        past = self.config.past
+        if noise is None:
+            shape = (len(batch), self.config.horizon, self.action_width)
+            noise = torch.randn(shape, generator=generator, device=batch.state.device)
+        else:
+            noise = F.pad(noise, (0, 0, past, 0))  # what is over starts from nothing
+        known = self.sight(batch).vector[:, None] if self.sight else self.known(batch, None, learning=False)
+        real = batch.action_mask
+
+        def plain(points: Tensor, step: Tensor) -> Tensor:
+            return self.predict(points, step, known, real)
+
+        predict: diffusion.Predict = plain
+        if prefix is not None:
+            held = prefix.new_ones(past + prefix.shape[1])
+            held[:past] = 0
+            promised = F.pad(prefix, (0, 0, past, 0))
+            predict = diffusion.guide(plain, self.schedule, promised, held)
+        actions = diffusion.sample(predict, self.rungs, noise, generator=generator)
+        return Acted(actions=actions[:, past:].float())
+
+    def predict(
+        self,
+        points: Float[Tensor, "row horizon action"],
+        step: Int[Tensor, " row"],
+        known: Float[Tensor, "row observed known"],
+        real: Bool[Tensor, "row action"],
+    ) -> Float[Tensor, "row horizon action"]:
+        """The noise of noisy chunks; padded dimensions are not read."""
+        points = points * real[:, None]
+        if self.config.network == "unet":
+            known = known.flatten(1)
+        return self.network(points, step, known)
+
+    def known(
+        self, batch: Batch, generator: torch.Generator | None, *, learning: bool
+    ) -> Float[Tensor, "batch history known"]:
+        """State, pictures and words of each tick; zeros where something is not there."""
+        state = batch.state * batch.state_mask[:, None]
+        if len(self.embodiments) > 1:
+            state = state + self.body(batch.embodiment)[:, None]
+        parts = [state]
+        for name, eye in self.eyes.items():
+            pixels = batch.images[name].flatten(0, 1)  # batch history -> frame
+            found = eye(cropped(pixels, self.config.crop, generator, random=learning))
+            parts.append(found.unflatten(0, state.shape[:2]) * batch.image_mask[name][:, :, None])
+        if self.language:
+            states, mask = self.language(batch)
+            words = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+            parts.append(self.heard(words)[:, None].expand(-1, state.shape[1], -1))
+        return torch.cat(parts, dim=-1) * batch.history_mask[:, :, None]

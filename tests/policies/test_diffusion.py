@@ -1,0 +1,80 @@
+"""The family `diffusion` keeps the contract with both networks and all eyes, and its own promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from calibrated import armed_body
+
+from visuomotor.policies.diffusion import DiffusionConfig, DiffusionPolicy, DiffusionTransformer
+from visuomotor.testing import check_policy
+
+TINY = DiffusionConfig.tiny()
+
+
+@pytest.mark.parametrize("network", ["unet", "transformer"])
+def test_both_networks_keep_the_contract_with_the_shared_sight(network: Any) -> None:
+    check_policy(
+        lambda: DiffusionPolicy(replace(TINY, network=network), {"one": armed_body()}),
+        compiles=network == "unet",
+        steps=500,
+        learning_rate=1e-2,
+    )
+
+
+def test_the_published_transformer_has_nine_million_weights() -> None:
+    config = DiffusionConfig.transformer()
+    with torch.device("meta"):
+        network = DiffusionTransformer(2, 20, config, 2)
+    width = 256
+    layer = 2 * (4 * width * width + 4 * width) + 2 * 4 * width * width + 5 * width + 3 * 2 * width
+    rest = 3 * width + 10 * width + 21 * width + 3 * width + 8 * width * width + 5 * width
+    rest += 2 * width + 2 * (width + 1)
+    count = sum(weight.numel() for weight in network.parameters())
+    assert count == 8 * layer + rest
+    assert round(count / 1e6, 1) == 9.0
+
+
+def test_a_tick_of_the_transformer_sees_no_later_tick() -> None:
+    torch.manual_seed(0)
+    network = DiffusionTransformer(2, 3, TINY, 1)
+    chunk = torch.randn(1, 4, 2, requires_grad=True)
+    found = network(chunk, torch.tensor([2]), torch.randn(1, 1, 3))
+    (slope,) = torch.autograd.grad(found[0, 1].sum(), chunk)
+    assert slope[0].abs().sum(-1).gt(0).tolist() == [True, True, False, False]
+
+
+def test_predictions_of_past_ticks_are_cut_off_and_never_trained() -> None:
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(replace(TINY, past=1), {"one": armed_body()})
+    assert policy.window.horizon == TINY.horizon - 1
+    plain = DiffusionPolicy(TINY, {"one": armed_body()})
+    plain.load_state_dict(policy.state_dict())
+    batch = _batch(plain)
+    noise = torch.randn(2, 3, plain.action_width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        cut = policy.act(batch, noise=noise).actions
+        whole = plain.act(batch, noise=torch.nn.functional.pad(noise, (0, 0, 1, 0))).actions
+    torch.testing.assert_close(cut, whole[:, 1:])
+    with pytest.raises(ValueError, match="set past to 0"):
+        policy.loss(batch, generator=None)
+
+
+def _batch(policy: DiffusionPolicy) -> Any:
+    from visuomotor.data.collate import collate
+    from visuomotor.testing.samples import random_sample, random_stats
+
+    spec = policy.bodies["one"]
+    pipeline = policy.transforms("one", random_stats(spec))
+    samples = [pipeline.apply(random_sample(spec, policy.window, "one", number)) for number in range(2)]
+    return collate(samples, policy.embodiments)
+
+
+def test_a_horizon_that_the_levels_cannot_halve_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 4, got 6"):
+        DiffusionConfig(horizon=6)
+    with pytest.raises(ValueError, match="Did you mean 'unet'"):
+        DiffusionConfig(network="uned")  # type: ignore[arg-type]

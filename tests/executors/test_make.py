@@ -43,6 +43,7 @@ def test_options_go_to_the_class_and_unknown_ones_are_refused() -> None:
     executor = make_executor("temporal_ensemble", horizon=8, options={"order": "uniform", "coefficient": 0.1})
     assert (executor.order, executor.coefficient) == ("uniform", 0.1)
     assert make_executor("asynchronous", horizon=8, options={"overlap": "average"}).overlap == "average"
+    assert make_executor("real_time", horizon=8, options={"memory": 3.0})._delays.maxlen == 3
     with pytest.raises(ValueError, match="Did you mean 'coefficient'"):
         make_executor("temporal_ensemble", horizon=8, options={"coeficient": 0.1})
     with pytest.raises(ValueError, match="unknown option of open_loop 'execute'"):

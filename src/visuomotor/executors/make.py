@@ -28,8 +28,8 @@ def make_executor(
         execute: Ticks from one chunk to the next; `default_execute` if None. Open loop has no choice.
         options: Further arguments of its class, such as {"order": "uniform"}.
     """
-    kind, options = lookup("executor", name), dict(options or {})
-    _check_options(name, kind, options)
+    kind = lookup("executor", name)
+    options = _checked(name, kind, options or {})
     if kind is Asynchronous and "threshold" in options:
         if execute is not None:
             raise ValueError("asynchronous: execute and threshold say the same; pass one of them.")
@@ -65,9 +65,14 @@ def default_execute(name: str, horizon: int, options: Mapping[str, Any] | None =
     return 1 if kind is TemporalEnsemble else (horizon + 1) // 2
 
 
-def _check_options(name: str, kind: Any, options: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for an option that `kind` does not have."""
-    known = [option for option in inspect.signature(kind).parameters if option not in ("execute", "every")]
+def _checked(name: str, kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, whole numbers as such. Raises `ValueError` for one that `kind` does not have."""
+    own = inspect.signature(kind).parameters
+    known = [option for option in own if option not in ("execute", "every")]
     for option in options:
         if option not in known:
-            raise unknown_name(f"option of {name}", option, known or ["none"])
+            raise unknown_name(f"option of {name}", option, known)
+    return {
+        option: int(value) if isinstance(own[option].default, int) and value == int(value) else value
+        for option, value in options.items()
+    }

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from visuomotor.errors import unknown_name
+from visuomotor.generative import prefix as promises
 
 __all__ = [
     "DelayLaw",
@@ -29,6 +30,7 @@ __all__ = [
     "integrate",
     "interpolate",
     "loss",
+    "prefix_weights",
     "pull",
     "sample_noise",
     "sample_time",
@@ -186,6 +188,11 @@ def integrate(
             direction = velocity(points + size / 2 * direction, time + size / 2)
         points = points + size * direction
     return points
+
+
+def prefix_weights(horizon: int, *, delay: int, end: int) -> Float[Tensor, " horizon"]:
+    """`visuomotor.generative.prefix.prefix_weights` as a tensor: weights of a prefix for `guide`."""
+    return torch.from_numpy(promises.prefix_weights(horizon, delay=delay, end=end))
 
 
 def pull(

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from grid_world import GridWorld, Walker, grid_spec
 
-from visuomotor.executors import OpenLoop, RecedingHorizon, TemporalEnsemble
+from visuomotor.executors import (
+    Asynchronous,
+    Latency,
+    OpenLoop,
+    RealTime,
+    RecedingHorizon,
+    SafetyFilter,
+    SafetyLimits,
+    TemporalEnsemble,
+    trained_real_time,
+)
 from visuomotor.session import Session
 from visuomotor.types import Chunk, Dimension, Observation, Spec, Window
 
@@ -22,6 +32,7 @@ class Counting:
         self.window = Window(horizon=horizon, history=history)
         self.seen: list[Observation] = []
         self.delays: list[int] = []
+        self.prefixes: list[Any] = []
         self.contexts: list[Any] = []
         self.thoughts = 0
         self.answers: dict[int, Chunk] = {}
@@ -34,6 +45,7 @@ class Counting:
         call = len(self.seen)
         self.seen.append(observation)
         self.delays.append(delay)
+        self.prefixes.append(None if prefix is None else prefix[:, 0].tolist())
         self.contexts.append(context)
         if call in self.answers:
             return self.answers[call]
@@ -198,3 +210,83 @@ def test_bad_settings_and_observations_are_refused() -> None:
     long = Observation(images={}, state=np.zeros((2, 3), np.float32), instruction="", embodiment="walker")
     with pytest.raises(ValueError, match="History is the session's work"):
         Session(Counting(), OpenLoop()).tick(lambda: long)
+
+
+def test_real_time_chunks_are_asked_to_continue_what_will_have_run() -> None:
+    agent = Counting(horizon=8)
+    session = Session(agent, RealTime(3), latency=0.4)  # 2 ticks
+    actions = first(session, Looker(), 12)
+    # Two held ticks move the first chunk; the second is asked for at tick 5, three ticks after its start.
+    assert actions == [0, 0, 1, 2, 3, 4, 5, 103, 104, 105, 203, 204]
+    assert agent.prefixes == [None, [4, 5, 6, 7, 8], [104, 105, 106, 107, 108], [204, 205, 206, 207, 208]]
+    assert agent.delays == [2, 2, 2, 2]
+    assert session.delays == [2, 2, 2]
+    assert session.holds == 2
+    assert session.stale == 5  # ticks 5, 6, 8, 9 and 11 wait for a newer chunk
+
+
+def test_a_policy_trained_to_continue_is_given_the_executed_ticks_only() -> None:
+    agent = Counting(horizon=8)
+    first(Session(agent, trained_real_time(3), latency=0.4), Looker(), 9)
+    assert agent.prefixes == [None, [4, 5], [104, 105]]
+
+
+def test_an_asynchronous_session_plays_without_a_stop() -> None:
+    session = Session(Counting(horizon=10), Asynchronous(0.7, "latest_only"), latency=0.4)
+    actions = first(session, Looker(), 20)
+    assert session.holds == 2
+    assert 0 not in actions[2:]
+
+
+def test_drawn_delays_are_those_of_the_seed_and_leave_the_agent_its_numbers() -> None:
+    law = Latency((0.0, 0.2, 0.6), (1, 1, 1))
+
+    def play(seed: int, law: Latency | float) -> tuple[list[int], np.ndarray]:
+        env = GridWorld()
+        env.reset(seed=3)
+        session = Session(Walker(env), RecedingHorizon(2), latency=law)
+        session.reset(seed)
+        rows = np.array([session.tick(env.observe) for _ in range(30)])
+        return session.delays, rows
+
+    one, again, other = play(1, law), play(1, law), play(2, law)
+    assert one[0] == again[0] != other[0]
+    assert set(one[0]) == {0, 1, 3}
+    assert (one[1] == again[1]).all()
+    assert (play(1, 0.0)[1][0] == one[1][one[0][0]]).all()  # the first answer, whenever it comes
+
+
+def test_a_slow_part_with_a_delay_keeps_its_own_rate() -> None:
+    agent, look = Counting(), Looker()
+    session = Session(agent, RecedingHorizon(1), think_every=2, think_latency=0.6)  # 5 hertz: 3 ticks
+    first(session, look, 10)
+    assert agent.thoughts == 4  # at ticks 0, 3, 6 and 9: one is on its way until the next may begin
+    assert agent.contexts == [1, 1, 1, 2, 2, 2, 3]  # nothing is asked for before tick 3
+    assert session.holds == 3
+
+
+def test_an_agent_without_a_slow_part_waits_for_none() -> None:
+    env = GridWorld()
+    env.reset(seed=3)
+    session = Session(Walker(env), RecedingHorizon(2), think_latency=1.0)
+    session.tick(env.observe)
+    assert session.holds == 0
+
+
+def test_the_safety_filter_has_the_last_word_and_stops_on_silence() -> None:
+    spec = replace(
+        SPEC,
+        state=(Dimension(name="slide", kind="joint"), *SPEC.state[1:]),
+        action=(Dimension(name="slide", kind="joint", low=-1.0, high=2.0), *SPEC.action[1:]),
+    )
+    limits = SafetyLimits(acceleration={"slide": 5.0}, stale_after=0.9)  # 0.2 a tick
+    agent = Counting(spec)
+    session = Session(agent, RecedingHorizon(4), latency=0.8, safety=SafetyFilter(spec, limits))
+    look = Looker(spec, (-1.0, 0.0, 0.0))
+    actions = first(session, look, 12)
+    assert actions[:4] == [0, 0, 0, 0]  # it holds where it stood at the first look
+    assert max(actions) <= 2.0
+    steps = np.diff([0.0, *actions])
+    assert np.abs(np.diff([0.0, *steps])).max() <= 0.2 + 1e-6
+    assert session.safety.changed > 0
+    assert session.safety.stops > 4

@@ -113,6 +113,7 @@ class TinyPolicy(Policy):
         noise: Tensor | None = None,
         context: Context | None = None,
         prefix: Tensor | None = None,
+        held: Tensor | None = None,
     ) -> Acted:
         observation = self.observe(batch)
         if noise is None:
@@ -120,5 +121,5 @@ class TinyPolicy(Policy):
             noise = torch.randn(shape, generator=generator, device=observation.device)
         found = self.velocity(observation)
         if prefix is not None:
-            found = flow.guide(found, prefix, torch.ones(prefix.shape[1]))
+            found = flow.guide(found, prefix, torch.ones(prefix.shape[:2]) if held is None else held)
         return Acted(actions=flow.integrate(found, noise, steps=5))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from visuomotor.evaluation.setup import Acting
 from visuomotor.experts.disturbance import Noise
 from visuomotor.perception.language import LanguageConfig
 from visuomotor.perception.sight import SightConfig
@@ -88,8 +89,10 @@ class EvaluateConfig:
     """How chunks become one action for each tick."""
     execute: int | None = None
     """Actions run before re-planning; the executor's default if none."""
-    latency: float = 0.0
-    """Simulated inference delay in seconds."""
+    latency: float | str = 0.0
+    """Simulated inference delay in seconds, or a file of measured ones (latency.json of an evaluation)."""
+    acting: Acting = field(default_factory=Acting)
+    """Options of the executor, rate of the slow part, safety limits."""
     videos: int = 2
     """Films of each outcome."""
 

@@ -40,9 +40,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "bins": "visuomotor.codecs.bins:UniformBins",
     },
     "executor": {
+        "asynchronous": "visuomotor.executors:Asynchronous",
         "open_loop": "visuomotor.executors:OpenLoop",
+        "real_time": "visuomotor.executors:RealTime",
         "receding_horizon": "visuomotor.executors:RecedingHorizon",
         "temporal_ensemble": "visuomotor.executors:TemporalEnsemble",
+        "trained_real_time": "visuomotor.executors:trained_real_time",
     },
     "recipe": {
         "demo": "visuomotor.recipes:demo",

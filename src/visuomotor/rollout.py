@@ -40,6 +40,8 @@ class Episode:
         goal: What the sentence asked for, if the environment names its goals.
         achieved: The goal that was found done at the end, if any.
         holds: Ticks at which the robot held because no action was known.
+        stale: Ticks whose action is of an older chunk than the one on its way.
+        unsafe: Ticks whose action the safety filter changed, or answered by stopping.
         chunk_failures: Why the agent had no usable actions, once for each time.
         digest: Hash of the executed actions; equal for equal episodes.
         inference_ms: Wall time of each call of the agent.
@@ -57,6 +59,8 @@ class Episode:
     goal: str | None = None
     achieved: str | None = None
     holds: int = 0
+    stale: int = 0
+    unsafe: int = 0
     chunk_failures: tuple[str, ...] = ()
     digest: str = ""
     inference_ms: tuple[float, ...] = ()
@@ -136,6 +140,8 @@ def rollout(
         goal=status.facts.get("goal"),
         achieved=status.facts.get("achieved"),
         holds=session.holds,
+        stale=session.stale,
+        unsafe=0 if session.safety is None else session.safety.changed + session.safety.stops,
         chunk_failures=tuple(session.failures),
         digest=digest.hexdigest()[:16],
         inference_ms=tuple(round(wall, 4) for wall in session.inference_ms),

@@ -8,6 +8,9 @@ inference delay is part of a simulation without waiting for it.
 
 While no action is known, the robot holds (`Spec.hold`). Ticks spent holding move nothing, so they do
 not use up a chunk that is on its way: it starts where the robot stands when it arrives.
+
+The slow part of an agent (`think`) may run at a rate of its own beside this: a thought is put down when
+it is ready, and every chunk asked for from then on is made with it.
 """
 
 from __future__ import annotations
@@ -22,8 +25,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from visuomotor.agent.base import Agent
-from visuomotor.executors import Executor
-from visuomotor.types import Chunk, Observation, Spec, stack_observations, ticks
+from visuomotor.executors.base import Executor
+from visuomotor.executors.latency import Latency
+from visuomotor.executors.safety import SafetyFilter
+from visuomotor.executors.standing import standing
+from visuomotor.types import Chunk, Observation, Spec, stack_observations
 
 __all__ = ["Session"]
 
@@ -38,33 +44,55 @@ class _Pending:
     held: int = 0
 
 
+@dataclass
+class _Thought:
+    """What the slow part thought, and the tick from which on it is known."""
+
+    context: Any
+    due: int
+
+
 class Session:
     """Agent and executor at work; `reset` before each episode, then `tick` once per control period.
 
     Args:
-        agent: Any agent; its slow part (`think`) is called only when a chunk is wanted.
+        agent: Any agent.
         executor: Owned by this session from now on.
-        latency: Seconds from observation to the arrival of its chunk, rounded up to ticks.
-        think_every: Least number of ticks between two calls of the agent's slow part. A thought is
-            used by every `act` until the next one; the time it takes is not simulated.
+        latency: Seconds from observation to the arrival of its chunk, rounded up to ticks; or a law of
+            them, from which each chunk's delay is drawn.
+        think_every: Least number of ticks between two calls of the agent's slow part. A thought is used
+            by every `act` until the next one.
+        think_latency: The same as `latency` for a thought. Without delay the slow part is called only
+            when a chunk is wanted; with one it keeps its own rate, and nothing is asked for before the
+            first thought is there.
+        safety: Has the last word about every command; owned by this session, too.
 
     Attributes:
         inference_ms: Wall time of each call of the agent since the reset.
         failures: `Chunk.failure` of each answer without usable actions since the reset.
+        delays: Ticks that each chunk took since the reset.
         holds: Ticks since the reset at which no action was known.
+        stale: Ticks since the reset whose action is of an older chunk than the one on its way.
     """
 
     def __init__(
-        self, agent: Agent, executor: Executor, *, latency: float = 0.0, think_every: int = 1
+        self,
+        agent: Agent,
+        executor: Executor,
+        *,
+        latency: float | Latency = 0.0,
+        think_every: int = 1,
+        think_latency: float | Latency = 0.0,
+        safety: SafetyFilter | None = None,
     ) -> None:
-        if not (np.isfinite(latency) and latency >= 0):
-            raise ValueError(f"session: latency must be a number of seconds, 0 or more, got {latency}.")
         if think_every < 1:
             raise ValueError(f"session: think_every must be at least 1, got {think_every}.")
         self.agent = agent
         self.executor = executor
-        self.delay = ticks(latency, agent.spec.rate)
+        self.latency = Latency.of(latency)
         self.think_every = think_every
+        self.think_latency = Latency.of(think_latency)
+        self.safety = safety
         self.reset(0)
 
     @property
@@ -75,48 +103,85 @@ class Session:
     def reset(self, seed: int) -> None:
         """Forget everything; `seed` decides every random number until the next reset."""
         self.executor.reset()
-        # The second word keeps this stream apart from an environment that is seeded with `seed` alone.
+        # The second word keeps these streams apart from an environment that is seeded with `seed` alone.
         self._generator = np.random.default_rng([seed, 1])
+        self._delays = np.random.default_rng([seed, 2])
         self._tick = 0
         self._past: deque[Observation] = deque(maxlen=1 - self.agent.window.history[0])
         self._pending: _Pending | None = None
         self._previous: np.ndarray | None = None
+        self._newest: int | None = None
         self._context: Any = None
         self._thought: int | None = None
+        self._thinking: _Thought | None = None
+        self._ready = self.think_latency.mean == 0
         self.inference_ms: list[float] = []
         self.failures: list[str] = []
+        self.delays: list[int] = []
         self.holds = 0
+        self.stale = 0
 
     def tick(self, look: Callable[[], Observation]) -> Float32[np.ndarray, " action"]:
         """The action for this tick, raw units.
 
         Args:
             look: Gives the current observation with history 1. It is called at most once, and only if
-                the window has a history, if a chunk is wanted, or if the robot must learn where it stands.
+                the window has a history, if a chunk or a thought is wanted, or if the robot must learn
+                where it stands.
 
         Raises:
             ValueError: The agent's chunk has a wrong shape or rate, or a number that is not finite.
         """
         now = self._tick
         seen: Observation | None = None
-        if self._past.maxlen != 1:
+        if self._past.maxlen != 1 or (self.safety is not None and now == 0):
             seen = self._remember(look())
+        if self.safety is not None and seen is not None and now == 0:
+            self.safety.begin(seen)
         if self._pending is not None and self._pending.due <= now:
             self._deliver(self._pending)
-        if self._pending is None and self.executor.wants(now):
+        if self.think_latency.mean > 0 and self._wants_thought(now):
             seen = seen or self._remember(look())
-            self._pending = _Pending(self._ask(now), observed=now, due=now + self.delay)
-            if self.delay == 0:
+            self._think(now)
+        if self._pending is None and self._ready and self.executor.wants(now):
+            seen = seen or self._remember(look())
+            delay = self.latency.draw(self.spec.rate, self._delays)
+            self._pending = _Pending(self._ask(now), observed=now, due=now + delay)
+            if delay == 0:
                 self._deliver(self._pending)
+        self._previous = self._act(now, seen, look)
+        self._tick = now + 1
+        return self._previous
+
+    def _act(self, now: int, seen: Observation | None, look: Callable[[], Observation]) -> np.ndarray:
+        """What the executor says about this tick, or what keeps the robot where it is; within its limits."""
         action = self.executor.action(now)
         if action is None:
             self.holds += 1
             if self._pending is not None:
                 self._pending.held += 1
-            action = self._hold(seen, look)
-        self._previous = np.asarray(action, np.float32)
-        self._tick = now + 1
-        return self._previous
+        elif self._pending is not None:
+            self.stale += 1
+        if self.safety is not None:
+            age = 0.0 if self._newest is None else (now - self._newest) / self.spec.rate
+            return self.safety.command(action, age=age)
+        return np.asarray(self._hold(seen, look) if action is None else action, np.float32)
+
+    def _wants_thought(self, now: int) -> bool:
+        """Take a thought that is ready; whether the next one should be begun."""
+        if self._thinking is not None and self._thinking.due <= now:
+            self._context, self._thinking, self._ready = self._thinking.context, None, True
+        return self._thinking is None and (self._thought is None or now - self._thought >= self.think_every)
+
+    def _think(self, now: int) -> None:
+        """Begin a thought; an agent without a slow part has none and is ready at once."""
+        context = self.agent.think(self._history(), generator=self._generator)
+        self._thought = now
+        if context is None:
+            self._ready = True
+            return
+        due = now + self.think_latency.draw(self.spec.rate, self._delays)
+        self._thinking = _Thought(context, due)
 
     def _remember(self, observation: Observation) -> Observation:
         """Append to the history; `observation` must come with history 1."""
@@ -140,11 +205,17 @@ class Session:
         """The agent's checked answer to the present history, timed."""
         observation = self._history()
         began = time.perf_counter()
-        if self._thought is None or now - self._thought >= self.think_every:
+        lazy = self.think_latency.mean == 0
+        if lazy and (self._thought is None or now - self._thought >= self.think_every):
             self._context = self.agent.think(observation, generator=self._generator)
             self._thought = now
+        promise = self.executor.promise(now)
         chunk = self.agent.act(
-            observation, generator=self._generator, context=self._context, delay=self.delay
+            observation,
+            generator=self._generator,
+            context=self._context,
+            prefix=None if promise is None else promise.actions,
+            delay=self.latency.typical(self.spec.rate) if promise is None else promise.delay,
         )
         self.inference_ms.append(1000 * (time.perf_counter() - began))
         _check(chunk, self.spec)
@@ -153,9 +224,11 @@ class Session:
     def _deliver(self, pending: _Pending) -> None:
         """Hand a chunk to the executor, or note why there is none."""
         self._pending = None
+        self.delays.append(self._tick - pending.observed)
         if pending.chunk.failure is not None:
             self.failures.append(pending.chunk.failure)
             return
+        self._newest = pending.observed
         start = pending.observed + pending.held
         self.executor.accept(replace(pending.chunk, time=start / pending.chunk.rate), self._tick)
 
@@ -163,7 +236,7 @@ class Session:
         """The action that stays: where the last one led, or where the robot stands if there was none."""
         if self._previous is not None:
             return self.spec.hold(self._previous)
-        return self.spec.hold(_standing(self.spec, seen or self._remember(look())))
+        return self.spec.hold(standing(self.spec, seen or self._remember(look())))
 
 
 def _check(chunk: Chunk, spec: Spec) -> None:
@@ -191,29 +264,3 @@ def _check(chunk: Chunk, spec: Spec) -> None:
             f"chunk for embodiment {spec.embodiment!r}: actions are not finite in {', '.join(bad)}. "
             "An agent that has no usable actions must say so in Chunk.failure."
         )
-
-
-def _standing(spec: Spec, observation: Observation) -> np.ndarray:
-    """Where the robot stands, as an action: absolute dimensions read from the state, deltas 0.
-
-    A dimension is found in the state by its name, else by its place among those of its kind.
-    """
-    state = observation.state[-1]
-    names = [dimension.name for dimension in spec.state]
-    action = np.zeros(len(spec.action), np.float32)
-    for index, dimension in enumerate(spec.action):
-        if dimension.kind.endswith("_delta"):
-            continue
-        same_kind = [place for place, other in enumerate(spec.state) if other.kind == dimension.kind]
-        peers = [other.name for other in spec.action if other.kind == dimension.kind]
-        if dimension.name in names:
-            action[index] = state[names.index(dimension.name)]
-        elif len(same_kind) == len(peers):
-            action[index] = state[same_kind[peers.index(dimension.name)]]
-        else:
-            raise ValueError(
-                f"embodiment {spec.embodiment!r}: cannot hold before the first action, because the state "
-                f"does not tell the present value of {dimension.name!r}. Name a state dimension like it, "
-                "or set latency to 0."
-            )
-    return action

@@ -9,6 +9,7 @@ from tiny_policy import TinyConfig, TinyPolicy
 
 from visuomotor.agent import Agent, PolicyAgent
 from visuomotor.data.synthetic import SPEC
+from visuomotor.generative.prefix import prefix_weights
 from visuomotor.policies.base import Acted, Context
 from visuomotor.training.run import build_policy
 from visuomotor.transforms.base import Pipeline
@@ -70,12 +71,14 @@ def test_a_promised_prefix_in_robot_units_pulls_the_chunk_towards_it(
 ) -> None:
     free = agent.act(observation).actions
     prefix = np.tile(stats["action"].mean + stats["action"].std, (6, 1))
-    bound = agent.act(observation, prefix=prefix, delay=2).actions
+    bound = agent.act(observation, prefix=prefix[:2], delay=2).actions
     far, near = np.abs(free[:2] - prefix[:2]).max(), np.abs(bound[:2] - prefix[:2]).max()
     assert near < 0.25 * far
-    assert np.array_equal(
-        agent.act(observation, prefix=prefix).actions, free
-    )  # no delay: nothing is promised
+    soft = agent.act(
+        observation, prefix=prefix[:3]
+    ).actions  # nothing is promised, all of it is held a little
+    assert near < np.abs(soft[2] - prefix[2]).max() < far
+    assert np.array_equal(agent.act(observation, prefix=prefix[:0]).actions, free)
 
 
 class Seen(TinyPolicy):
@@ -103,11 +106,15 @@ def test_a_prefix_is_measured_anew_from_the_present_observation(observation: Obs
     policy = Seen(TinyConfig(), {"set": SPEC})
     agent = PolicyAgent(policy, Pipeline((FromState(),)), key="set")
     prefix = np.arange(15, dtype=np.float64).reshape(5, 3)
-    agent.act(observation, prefix=prefix, delay=3)
+    agent.act(observation, prefix=prefix[:3], delay=3)
     promised = policy.asked["prefix"]
     assert isinstance(promised, torch.Tensor)
     assert promised.shape == (1, 3, 3)
     assert np.allclose(promised[0].numpy(), prefix[:3] - observation.state[0], atol=1e-6)
+    assert policy.asked["held"] is None  # all of it is promised
+    agent.act(observation, prefix=prefix, delay=2)  # longer than a chunk
+    assert policy.asked["prefix"].shape == (1, 4, 3)
+    assert np.array_equal(policy.asked["held"][0].numpy(), prefix_weights(4, delay=2, end=4))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -220,24 +219,6 @@ def test_loss_and_integrate_compile_without_a_break(unchecked: None) -> None:
 
 
 # Real-time chunking
-
-
-def test_prefix_weights_equal_the_published_numbers() -> None:
-    horizon, delay, execute = 8, 2, 3
-    expected = []
-    for i in range(horizon):
-        c = (horizon - execute - i) / (horizon - execute - delay + 1)
-        expected.append(
-            1.0 if i < delay else c * (math.exp(c) - 1) / (math.e - 1) if i < horizon - execute else 0.0
-        )
-    found = flow.prefix_weights(horizon, delay=delay, end=horizon - execute)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
-    assert (found.diff() <= 0).all()
-
-
-def test_prefix_weights_refuse_an_impossible_order() -> None:
-    with pytest.raises(ValueError, match="0 <= delay <= end <= horizon"):
-        flow.prefix_weights(4, delay=3, end=2)
 
 
 def test_guidance_equals_the_formula_with_a_numeric_jacobian() -> None:

@@ -124,7 +124,7 @@ class Toy(Policy):
         total, count = flow.loss(velocity, clean, generator=generator, mask=mask.expand_as(clean))
         return Loss({"flow": Term(total, count)})
 
-    def act(self, batch: Batch, *, generator=None, noise=None, context=None, prefix=None) -> Acted:
+    def act(self, batch: Batch, *, generator=None, noise=None, context=None, prefix=None, held=None) -> Acted:
         if noise is None:
             noise = flow.sample_noise((len(batch), 4, 3), generator=generator)
         if self.bug == "memory":
@@ -135,7 +135,11 @@ class Toy(Policy):
         if self.bug == "wrong shape":
             return Acted(actions=noise[:, :2])
         real = torch.tensor([True, True, False])
-        return Acted(actions=flow.integrate(self.velocity(self.observe(batch), real), noise, 4))
+        velocity = self.velocity(self.observe(batch), real)
+        if prefix is not None and self.bug != "forgets prefix":
+            held = torch.ones(prefix.shape[:2]) if held is None or self.bug == "holds all" else held
+            velocity = flow.guide(velocity, prefix, held)
+        return Acted(actions=flow.integrate(velocity, noise, 4))
 
 
 class InPlace:
@@ -168,6 +172,8 @@ def test_a_policy_with_hashed_words_passes_too() -> None:
         ("wrong shape", r"actions \(4, 2, 3\), expected \(4, 4, 3\)"),
         ("peeks", "looks at the actions"),
         ("memory", "depends on what was asked before"),
+        ("forgets prefix", "does not continue a prefix"),
+        ("holds all", "changes by .* held with 0"),
         ("global noise", "differs for equal seeds|global random generator"),
         ("unseeded weights", "different weights"),
         ("state", r"change \['last'\]"),

@@ -43,9 +43,10 @@ class Agent(Protocol):
             observation: Raw, with the history that `window` asks for.
             generator: Source of randomness; None draws the same numbers at every call.
             context: What `think` returned earlier, for agents with a slow part.
-            prefix: What the previous chunk still holds for the ticks from `observation` on, in robot units.
-            delay: Ticks that pass before the answer can be used, so the first `delay` actions of
-                `prefix` are promised: the new chunk has to continue them.
+            prefix: Actions for the ticks from `observation` on, in robot units, that the new chunk has to
+                continue: the first `delay` of them exactly, the others less and less (see
+                `visuomotor.generative.prefix`).
+            delay: Ticks that pass before the answer can be used; the prefix is executed until then.
         """
         ...
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from visuomotor.agent.base import check_observation
 from visuomotor.agent.folder import Weights, load_policy
 from visuomotor.data.collate import collate
+from visuomotor.generative.prefix import prefix_weights
 from visuomotor.policies.base import Acted, Context, Policy
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Chunk, Observation, Sample, Spec, Window
@@ -82,11 +83,11 @@ class PolicyAgent:
         """
         observation = check_observation(observation, self.spec, self.window)
         sample = self._sample(observation)
-        promised = self._promised(sample, prefix, delay)
-        # Guidance by a promised prefix differentiates the network, which inference mode forbids.
-        with torch.inference_mode() if promised is None else torch.no_grad():
+        promise = self._promise(sample, prefix, delay)
+        # Guidance by a prefix differentiates the network, which inference mode forbids.
+        with torch.no_grad() if promise else torch.inference_mode():
             acted = self.policy.act(
-                self._batch(sample), generator=self._generator(generator), context=context, prefix=promised
+                self._batch(sample), generator=self._generator(generator), context=context, **promise
             )
         return self._chunk(acted, observation)
 
@@ -114,14 +115,12 @@ class PolicyAgent:
         seed = 0 if generator is None else int(generator.integers(2**63))
         return torch.Generator(self.device).manual_seed(seed)
 
-    def _promised(
-        self, sample: Sample, prefix: np.ndarray | None, delay: int
-    ) -> Float[Tensor, "1 delay action"] | None:
-        """The first `delay` actions of `prefix` in model space, as seen from this observation."""
+    def _promise(self, sample: Sample, prefix: np.ndarray | None, delay: int) -> dict[str, Tensor | None]:
+        """`prefix` in model space, as seen from this observation, and how strongly it is held; or nothing."""
         if delay < 0:
             raise ValueError(f"agent: delay counts ticks, expected 0 or more, got {delay}.")
-        if prefix is None or delay == 0:
-            return None
+        if prefix is None or len(prefix) == 0:
+            return {}
         prefix = np.asarray(prefix, np.float32)
         width = len(self.spec.action)
         if prefix.ndim != 2 or prefix.shape[1] != width:
@@ -129,18 +128,23 @@ class PolicyAgent:
         if not np.isfinite(prefix).all():
             raise ValueError("agent: prefix: expected finite actions, got NaN or infinity.")
         horizon = self.window.horizon
-        if not delay <= min(len(prefix), horizon):
+        reach = min(len(prefix), horizon)
+        if delay > reach:
             raise ValueError(
                 f"agent: delay of {delay} ticks, but prefix has {len(prefix)} actions and a chunk {horizon}. "
                 "Plan earlier, or use a longer horizon."
             )
-        ticks = np.minimum(np.arange(horizon), delay - 1)  # the last promised action fills the horizon
-        actions = self.pipeline.apply(_with_actions(sample, prefix[ticks], delay)).actions
+        ticks = np.minimum(np.arange(horizon), reach - 1)  # the last action of the prefix fills the horizon
+        actions = self.pipeline.apply(_with_actions(sample, prefix[ticks], reach)).actions
         if actions is None:
             raise ValueError(
                 "agent: the pipeline of this policy drops actions, so it cannot continue a prefix."
             )
-        return torch.from_numpy(np.asarray(actions[None, :delay], np.float32)).to(self.device)
+        promised = torch.from_numpy(np.asarray(actions[None, :reach], np.float32)).to(self.device)
+        if delay == reach:
+            return {"prefix": promised, "held": None}
+        weights = prefix_weights(horizon, delay=delay, end=reach)[None, :reach]
+        return {"prefix": promised, "held": torch.from_numpy(weights).to(self.device)}
 
     def _chunk(self, acted: Acted, observation: Observation) -> Chunk:
         """The answer of the policy in robot units; without actions if it failed or is not finite."""

@@ -351,6 +351,7 @@ def evaluate(words: Words, prog: str) -> Report:
                 executor=how.executor,
                 execute=how.execute,
                 latency=how.latency,
+                acting=how.acting,
                 weights=args.weights,
                 key=args.key,
                 workers=args.workers,

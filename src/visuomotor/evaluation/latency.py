@@ -11,6 +11,7 @@ import numpy as np
 from visuomotor.agent.base import Agent
 from visuomotor.evaluation.pool import one_thread
 from visuomotor.evaluation.statistics import bootstrap_median
+from visuomotor.executors.latency import Latency
 from visuomotor.types import Observation, stack_observations
 
 __all__ = ["InferenceTime", "measure_latency"]
@@ -28,6 +29,7 @@ class InferenceTime:
         high: Upper end of it.
         first: The first call with a sentence never seen before, which is encoded then.
         threads: Threads in use.
+        walls_ms: Each of the measured calls.
     """
 
     median: float
@@ -37,10 +39,16 @@ class InferenceTime:
     high: float
     first: float
     threads: int = 1
+    walls_ms: tuple[float, ...] = ()
+
+    @property
+    def law(self) -> Latency:
+        """The measured times as a law of delays, for a session or `visuomotor evaluate --latency`."""
+        return Latency.measured([wall / 1000 for wall in self.walls_ms])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for `json.dump`."""
-        return asdict(self)
+        """Plain data for `json.dump`, without each call."""
+        return {name: value for name, value in asdict(self).items() if name != "walls_ms"}
 
 
 def measure_latency(
@@ -75,4 +83,5 @@ def measure_latency(
         low=low,
         high=high,
         first=walls[0],
+        walls_ms=tuple(timed),
     )

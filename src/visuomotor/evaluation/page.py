@@ -13,6 +13,7 @@ from string import Template
 from typing import Any
 
 from visuomotor.evaluation.charts import curve_chart, episode_grid, interval_axis, interval_chart, percent
+from visuomotor.executors import Latency
 
 __all__ = ["duration", "fill_page", "interval_text", "pair_list", "render_page"]
 
@@ -395,8 +396,10 @@ def _repeat(report: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items() if number)
     acting = f"{executor['name'].replace('_', ' ')}, a new chunk every {executor['execute']} ticks"
     acting += f" ({executor['horizon']} actions in a chunk)"
-    if executor["latency_s"]:
-        acting += f", simulated delay of {1000 * executor['latency_s']:.0f} ms"
+    latency = Latency.of(executor["latency_s"])
+    if latency.mean > 0:
+        drawn = " on average, drawn from measured ones" if len(latency.seconds) > 1 else ""
+        acting += f", simulated delay of {1000 * latency.mean:.0f} ms{drawn}"
     options = {**report["env_options"], **report["options"]}
     told = ", ".join(f"{name}={value}" for name, value in options.items())
     weights = report["policy"].get("weights_sha256")

@@ -99,7 +99,8 @@ def build_report(
         "options": evaluation.options,
         "executor": {
             "name": setup.executor,
-            "execute": setup.execute or default_execute(setup.executor, evaluation.horizon),
+            "execute": setup.execute
+            or default_execute(setup.executor, evaluation.horizon, setup.acting.options),
             "horizon": evaluation.horizon,
             "latency_s": setup.latency,
         },
@@ -236,6 +237,8 @@ def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
             "ticks": episode.ticks,
             "seconds": round(episode.seconds, 4),
             "holds": episode.holds,
+            "stale": episode.stale,
+            "unsafe": episode.unsafe,
             "chunk_failures": len(episode.chunk_failures),
             "digest": episode.digest,
             "video": films.get((trial.part, trial.index)),

@@ -28,9 +28,10 @@ from visuomotor.evaluation.probes import (
     play,
     summarize,
 )
-from visuomotor.evaluation.setup import Setup, Station, is_folder
+from visuomotor.evaluation.setup import Acting, Setup, Station, is_folder
 from visuomotor.evaluation.statistics import Proportion, proportion
 from visuomotor.evaluation.videos import Filming, Video, choose, outcome
+from visuomotor.executors import Latency
 
 __all__ = ["FIRST_SEED", "Evaluation", "Progress", "evaluate", "seeds_of"]
 
@@ -128,7 +129,8 @@ def evaluate(
     seed_offset: int = 0,
     executor: str = "receding_horizon",
     execute: int | None = None,
-    latency: float = 0.0,
+    latency: float | str | os.PathLike[str] | Latency = 0.0,
+    acting: Acting | None = None,
     weights: Literal["ema", "model"] = "ema",
     key: str | None = None,
     workers: int | None = None,
@@ -151,7 +153,9 @@ def evaluate(
         seed_offset: Seeds are `FIRST_SEED + seed_offset` and the following ones. Choose it after training.
         executor: Registered name of an executor.
         execute: Actions run before re-planning; None for the executor's default.
-        latency: Simulated inference delay in seconds.
+        latency: Simulated inference delay in seconds, or the latency.json of an evaluation, from whose
+            measured times each chunk's delay is drawn.
+        acting: Options of the executor, rate of the slow part, and safety limits.
         weights: Of a checkpoint: the moving average or the weights as trained.
         key: Of a checkpoint that was trained on several data sets: which one's body and world it is for.
         workers: Processes; one for each core if None, 0 for this process.
@@ -170,7 +174,8 @@ def evaluate(
     if key is not None and not is_folder(os.fspath(agent)):
         raise ValueError(f"evaluate: key {key!r} is for checkpoints, got agent {os.fspath(agent)!r}.")
     origin = read_origin(agent, key) if is_folder(os.fspath(agent)) else None
-    setup = _setup(agent, origin, env, env_options, executor, execute, latency, weights, key)
+    delays, acting = Latency.of(latency).to_json(), acting or Acting()
+    setup = _setup(agent, origin, env, env_options, executor, execute, delays, acting, weights, key)
     for name in probes:
         check_probe(name)
     seeds = seeds_of(episodes, seed_offset)
@@ -181,6 +186,8 @@ def evaluate(
     with Pool(setup.build, min(count, len(cases))) as pool:
         trials = _play(pool, cases, journal, progress)
         inference, horizon = _time(pool, cases[0], timed, trials, progress)
+        if out is not None:
+            inference.law.save(Path(out) / "latency.json")
         chosen = choose(trials, videos, films) if out is not None and videos + films else []
         filmed = _film(pool, cases, trials, chosen, Path(out or ""), progress)
     return Evaluation(
@@ -205,7 +212,8 @@ def _setup(
     env_options: Mapping[str, Any] | None,
     executor: str,
     execute: int | None,
-    latency: float,
+    latency: float | dict[str, Any],
+    acting: Acting,
     weights: Literal["ema", "model"],
     key: str | None,
 ) -> Setup:
@@ -219,6 +227,7 @@ def _setup(
         executor=executor,
         execute=execute,
         latency=latency,
+        acting=acting,
         weights=weights,
         key=key,
     )

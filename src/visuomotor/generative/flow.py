@@ -1,8 +1,8 @@
 """Flow matching as functions over a velocity callable.
 
 Flow time 0 is noise and 1 is data, everywhere. A velocity takes a chunk (batch horizon action) and
-its flow time (batch) and says where to go. `guide` turns one velocity into another, so real-time
-chunking needs no sampler of its own.
+its flow time (batch) and says where to go. `guide` and `clamp` turn one velocity into another, so
+real-time chunking needs no sampler of its own.
 
 Sources: Lipman et al. (2023), Liu et al. (2023): straight paths. Black et al. (2024), pi0: the beta
 law of times. Black et al. (2025), "Real-time execution of action chunking flow policies": guidance.
@@ -10,7 +10,6 @@ law of times. Black et al. (2025), "Real-time execution of action chunking flow 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
@@ -19,24 +18,31 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from visuomotor.errors import unknown_name
+from visuomotor.generative import prefix as promises
 
 __all__ = [
+    "DelayLaw",
     "Law",
     "Method",
     "Velocity",
+    "clamp",
     "guide",
     "integrate",
     "interpolate",
     "loss",
     "prefix_weights",
+    "pull",
     "sample_noise",
     "sample_time",
+    "train_prefix",
     "velocity_target",
 ]
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-"""(points (batch horizon action), time (batch)) -> velocity (batch horizon action)."""
+"""(points (batch horizon action), time (batch)) -> velocity (batch horizon action). One that is trained
+with clean prefixes takes a time for each tick, (batch horizon), too."""
 Law = Literal["uniform", "beta"]
+DelayLaw = Literal["uniform", "falling"]
 Method = Literal["euler", "midpoint"]
 
 
@@ -122,6 +128,7 @@ def loss(
     *,
     generator: torch.Generator | None,
     mask: Bool[Tensor, "*#batch #horizon #action"] | None = None,
+    learn: Bool[Tensor, "*#batch horizon"] | None = None,
     noise: Float[Tensor, "*batch horizon action"] | None = None,
     time: Float[Tensor, "*batch"] | Float[Tensor, "*batch horizon"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
@@ -132,6 +139,7 @@ def loss(
         clean: Normalized actions. Masked numbers are read as 0: what stands there never matters.
         generator: Source of whatever of `noise` and `time` is not given; see `sample_noise` about None.
         mask: `True` where a number is real; broadcasts against `clean`.
+        learn: `True` for ticks that count; the velocity sees the others too (see `train_prefix`).
         noise: Standard normal sample.
         time: Flow times; uniform if not given.
 
@@ -145,6 +153,8 @@ def loss(
         time = sample_time(clean.shape[:-2], generator=generator, device=clean.device)
     found = velocity(interpolate(noise, clean, time), time)
     error = (found.float() - velocity_target(noise, clean)).square()
+    if learn is not None:
+        mask = learn[..., None] if mask is None else mask & learn[..., None]
     if mask is None:
         return error.sum(), error.new_full((), error.numel())
     mask = mask.expand_as(error)
@@ -181,26 +191,29 @@ def integrate(
 
 
 def prefix_weights(horizon: int, *, delay: int, end: int) -> Float[Tensor, " horizon"]:
-    """How strongly each tick of a new chunk is held to the previous one; for `guide`.
+    """`visuomotor.generative.prefix.prefix_weights` as a tensor: weights of a prefix for `guide`."""
+    return torch.from_numpy(promises.prefix_weights(horizon, delay=delay, end=end))
 
-    1 for the first `delay` ticks, which will have run before the new chunk is ready; then falling
-    exponentially; 0 from tick `end`, which the previous chunk does not reach.
+
+def pull(
+    points: Float[Tensor, "*batch horizon action"],
+    answer: Float[Tensor, "*batch horizon action"],
+    prefix: Float[Tensor, "*batch prefix action"],
+    weights: Float[Tensor, "*#batch prefix"] | Float[Tensor, " prefix"],
+) -> Float[Tensor, "*batch horizon action"]:
+    """`J^T (weights * (prefix - answer))`, where J is the derivative of `answer` by `points`.
 
     Args:
-        horizon: Ticks of a chunk.
-        delay: Ticks between the observation and the new chunk.
-        end: Ticks the previous chunk still has; the paper's `H - s`.
-
-    Source: Black et al. (2025), eq. 5.
+        points: What the network was given; requires gradient.
+        answer: The clean chunk that the network expects from there, still connected to `points`.
+        prefix: Promised actions, first tick now.
+        weights: In [0, 1], one a tick.
     """
-    if not 0 <= delay <= end <= horizon:
-        raise ValueError(
-            f"prefix weights: expected 0 <= delay <= end <= horizon, got {delay}, {end}, {horizon}."
-        )
-    tick = torch.arange(horizon, dtype=torch.float32)
-    fall = (end - tick) / (end - delay + 1)
-    soft = fall * torch.expm1(fall) / (math.e - 1)
-    return torch.where(tick < delay, 1.0, torch.where(tick < end, soft, 0.0))
+    reach = prefix.shape[-2]
+    error = torch.zeros_like(answer)
+    error[..., :reach, :] = weights[..., None] * (prefix - answer[..., :reach, :]).detach()
+    (found,) = torch.autograd.grad(answer, points, grad_outputs=error)
+    return found
 
 
 def guide(
@@ -219,7 +232,7 @@ def guide(
     Args:
         velocity: Differentiable in its points.
         prefix: Promised actions in model space, first tick now; may be shorter than the horizon.
-        weights: In [0, 1], one a tick: `prefix_weights`, or 1 and 0 for a hard mask.
+        weights: In [0, 1], one a tick: `prefix_weights`, or 1 for actions that will be executed.
         maximum: Bound of the strength, which the formula lets grow without limit at both ends.
 
     Source: Black et al. (2025), eqs. 2-4, after Pokle et al. (2024); 5 is their `beta`.
@@ -234,13 +247,69 @@ def guide(
         with torch.enable_grad():
             points = points.detach().requires_grad_(True)
             direction = velocity(points, time)
-            answer = points + rest * direction
-            reach = prefix.shape[-2]
-            error = torch.zeros_like(answer)
-            error[..., :reach, :] = weights[..., None] * (prefix - answer[..., :reach, :]).detach()
-            (pull,) = torch.autograd.grad(answer, points, grad_outputs=error)
+            towards = pull(points, points + rest * direction, prefix, weights)
         # (1 - time) / (time * r^2) with r^2 = (1 - time)^2 / (time^2 + (1 - time)^2); infinite at both ends
         strength = ((time.square() + (1 - time).square()) / (time * (1 - time))).clamp(max=maximum)
-        return (direction + _spread(strength, points) * pull).detach()
+        return (direction + _spread(strength, points) * towards).detach()
 
     return guided
+
+
+def train_prefix(
+    time: Float[Tensor, " batch"],
+    horizon: int,
+    *,
+    maximum: int,
+    generator: torch.Generator | None,
+    law: DelayLaw = "uniform",
+) -> tuple[Float[Tensor, "batch horizon"], Bool[Tensor, "batch horizon"]]:
+    """Flow times that leave the first ticks clean, and which ticks are left to learn.
+
+    In training a delay is drawn for each sample; its first `delay` actions have flow time 1, so the
+    velocity sees them as they are, and only the ticks behind them count. Give both to `loss`, as `time`
+    and `learn` (not as its `mask`: what is masked is not even seen). `clamp` is the other half.
+
+    Args:
+        time: Flow time of each sample's other ticks, as `sample_time` draws it.
+        horizon: Ticks of a chunk.
+        maximum: Largest delay in ticks; below the horizon.
+        generator: Source of randomness; see `sample_noise` about None.
+        law: "uniform" on 0 ... maximum, or "falling": proportional to exp(-delay).
+
+    Source: Black et al. (2025), "Training-time action conditioning for efficient real-time chunking".
+    """
+    if not 0 <= maximum < horizon:
+        raise ValueError(f"train prefix: expected 0 <= maximum < horizon, got {maximum} and {horizon}.")
+    if law not in get_args(DelayLaw):
+        raise unknown_name("law of delays", law, get_args(DelayLaw))
+    home = time.device if generator is None else generator.device
+    uniform = torch.rand(time.shape, generator=generator, device=home).to(time.device)
+    steps = torch.arange(maximum + 1, device=time.device)
+    odds = torch.ones_like(steps, dtype=torch.float32) if law == "uniform" else torch.exp(-steps.float())
+    delay = torch.searchsorted(odds.cumsum(0) / odds.sum(), uniform, right=True).clamp(max=maximum)
+    learn = torch.arange(horizon, device=time.device) >= delay[:, None]
+    return torch.where(learn, time[:, None], 1.0), learn
+
+
+def clamp(velocity: Velocity, prefix: Float[Tensor, "*batch prefix action"]) -> Velocity:
+    """A velocity that ends exactly at actions already promised, for networks trained to continue them.
+
+    Before every evaluation the first ticks are set to `prefix` with flow time 1; their own velocity is
+    the straight way to it, so that the sampler needs to know of nothing.
+
+    Args:
+        velocity: Takes a flow time for each tick, (batch horizon), and was trained with `train_prefix`.
+        prefix: Promised actions in model space, first tick now; shorter than the horizon.
+
+    Source: Black et al. (2025), "Training-time action conditioning for efficient real-time chunking".
+    """
+    reach = prefix.shape[-2]
+
+    def clamped(points: Tensor, time: Tensor) -> Tensor:
+        clean = torch.arange(points.shape[-2], device=points.device) < reach
+        seen = torch.cat([prefix, points[..., reach:, :]], dim=-2)
+        direction = velocity(seen, torch.where(clean, 1.0, time[..., None]))
+        way = (prefix - points[..., :reach, :]) / _spread(1 - time, points).clamp(min=1e-6)
+        return torch.cat([way, direction[..., reach:, :]], dim=-2)
+
+    return clamped

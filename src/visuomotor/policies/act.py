@@ -51,7 +51,7 @@ from visuomotor.nn.weights import load_named
 from visuomotor.perception.geometry import every_camera
 from visuomotor.perception.language import Language, LanguageConfig
 from visuomotor.perception.sight import Sight, SightConfig, real_actions
-from visuomotor.policies.base import Acted, Context, Policy
+from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
 from visuomotor.transforms.normalize import Normalize
@@ -444,6 +444,7 @@ class ACT(Policy):
         noise: Tensor | None = None,
         context: Context | None = None,
         prefix: Tensor | None = None,
+        held: Tensor | None = None,
     ) -> Acted:
         """The chunk of the latent 0: nothing is random. Promised actions stand in it as they are.
 
@@ -453,9 +454,7 @@ class ACT(Policy):
         latent = state.new_zeros(len(batch), self.config.latent)
         scene = Scene(vector=self.sight(batch).vector) if self.sight else self.scene(batch)
         actions = self.network(self.felt(state, batch), latent, scene)
-        if prefix is not None:
-            actions = torch.cat([prefix.to(actions), actions[:, prefix.shape[1] :]], dim=1)
-        return Acted(actions=actions.float())
+        return Acted(actions=continued(actions.float(), prefix, held))
 
     def scene(self, batch: Batch) -> Scene:
         """What the network looks at with eyes of its own."""

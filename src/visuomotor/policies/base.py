@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from visuomotor.losses import Loss, Term
@@ -21,7 +22,7 @@ from visuomotor.types import Batch, Diet, Spec, Stats, Window
 if TYPE_CHECKING:
     from visuomotor.text.sentences import SentenceCache
 
-__all__ = ["Acted", "Context", "Loss", "Policy", "Term"]
+__all__ = ["Acted", "Context", "Loss", "Policy", "Term", "continued"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,24 @@ class Context:
     tensors: Mapping[str, Tensor]
     time: Tensor
     text: tuple[str, ...] | None = None
+
+
+def continued(
+    actions: Float[Tensor, "batch horizon action"],
+    prefix: Float[Tensor, "batch prefix action"] | None,
+    held: Float[Tensor, "batch prefix"] | None = None,
+) -> Float[Tensor, "batch horizon action"]:
+    """`actions` whose first ticks are moved to `prefix` as far as it is held.
+
+    For families that answer in one pass and cannot be asked to continue: the first ticks are as
+    promised, the rest of the chunk does not know of it.
+    """
+    if prefix is None:
+        return actions
+    reach = prefix.shape[1]
+    share = prefix.new_ones(prefix.shape[:2]) if held is None else held
+    first = actions[:, :reach] + share[..., None] * (prefix - actions[:, :reach])
+    return torch.cat([first, actions[:, reach:]], dim=1)
 
 
 class Policy(nn.Module, ABC):
@@ -119,6 +138,7 @@ class Policy(nn.Module, ABC):
         noise: Tensor | None = None,
         context: Context | None = None,
         prefix: Tensor | None = None,
+        held: Tensor | None = None,
     ) -> Acted:
         """Chunks for a batch of observations.
 
@@ -127,7 +147,11 @@ class Policy(nn.Module, ABC):
             generator: Source of noise when `noise` is not given.
             noise: The starting noise (batch, horizon, action), for exact repetition.
             context: What `think` returned earlier, for families with a slow part.
-            prefix: Actions (batch, prefix, action) in model space that are already promised.
+            prefix: Actions (batch, prefix, action) in model space that the chunk has to continue.
+            held: In [0, 1], (batch, prefix): how strongly each tick of `prefix` is held. None means that
+                all of them are promised and will be executed; a policy that was trained with clean
+                prefixes (`flow.train_prefix`) then keeps them exactly, others steer towards them
+                (`flow.guide`) or overwrite their answer (`continued`).
         """
 
     def think(self, batch: Batch, *, generator: torch.Generator | None = None) -> Context | None:

@@ -35,7 +35,7 @@ from visuomotor.perception.geometry import every_camera
 from visuomotor.perception.language import Language, LanguageConfig
 from visuomotor.perception.points import SEEN, PointEye, cropped
 from visuomotor.perception.sight import Sight, SightConfig, real_actions
-from visuomotor.policies.base import Acted, Context, Policy
+from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
 from visuomotor.transforms.normalize import Normalize, within_limits
@@ -265,6 +265,7 @@ class BC(Policy):
         noise: Tensor | None = None,
         context: Context | None = None,
         prefix: Tensor | None = None,
+        held: Tensor | None = None,
     ) -> Acted:
         """The answer of the regression, or a component of the mixture; promised actions stand as they are."""
         if self.sight:
@@ -281,9 +282,7 @@ class BC(Policy):
             actions = mixture.draw(self.logits(hidden), means, stds, noise)
         else:
             actions = means[:, 0]
-        if prefix is not None:
-            actions = torch.cat([prefix.to(actions), actions[:, prefix.shape[1] :]], dim=1)
-        return Acted(actions=actions.float())
+        return Acted(actions=continued(actions.float(), prefix, held))
 
     def seen(
         self, batch: Batch, generator: torch.Generator | None, *, learning: bool

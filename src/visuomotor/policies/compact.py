@@ -243,6 +243,7 @@ class Compact(Policy):
         noise: Tensor | None = None,
         context: Context | None = None,
         prefix: Tensor | None = None,
+        held: Tensor | None = None,
     ) -> Acted:
         """Integrate the flow from noise to a chunk in `steps` Euler steps."""
         if batch.action_mask is None:
@@ -256,6 +257,7 @@ class Compact(Policy):
         if prefix is not None:
             length = prefix.shape[-2]
             promised = (prefix - guess[:, :length]) / doubt[:, :length]
-            velocity = flow.guide(velocity, promised, prefix.new_ones(length))
+            weights = prefix.new_ones(prefix.shape[:2]) if held is None else held
+            velocity = flow.guide(velocity, promised, weights)
         off = flow.integrate(velocity, self.config.temperature * noise, steps=self.config.steps)
         return Acted(actions=guess + doubt * off)

@@ -40,7 +40,7 @@ from visuomotor.perception.geometry import every_camera
 from visuomotor.perception.language import Language, LanguageConfig
 from visuomotor.perception.points import SEEN, PointEye, cropped
 from visuomotor.perception.sight import Sight, SightConfig, real_actions
-from visuomotor.policies.base import Acted, Context, Policy
+from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
 from visuomotor.transforms.normalize import Normalize, within_limits
@@ -335,8 +335,9 @@ class DiffusionPolicy(Policy):
         noise: Tensor | None = None,
         context: Context | None = None,
         prefix: Tensor | None = None,
+        held: Tensor | None = None,
     ) -> Acted:
-        """A chunk drawn by the sampler; with a prefix, guided towards it (real-time chunking)."""
+        """A chunk drawn by the sampler; with a prefix, guided towards it as far as it is held."""
         if batch.action_mask is None:
             raise ValueError("diffusion: the batch has no action mask. Run the policy's transforms first.")
         past = self.config.past
@@ -353,12 +354,14 @@ class DiffusionPolicy(Policy):
 
         predict: diffusion.Predict = plain
         if prefix is not None:
-            held = prefix.new_ones(past + prefix.shape[1])
-            held[:past] = 0
-            promised = F.pad(prefix, (0, 0, past, 0))
-            predict = diffusion.guide(plain, self.schedule, promised, held)
-        actions = diffusion.sample(predict, self.rungs, noise, generator=generator)
-        return Acted(actions=actions[:, past:].float())
+            weights = prefix.new_ones(prefix.shape[1]) if held is None else held.to(prefix)
+            promised, weights = F.pad(prefix, (0, 0, past, 0)), F.pad(weights, (past, 0))
+            predict = diffusion.guide(plain, self.schedule, promised, weights)
+        actions = diffusion.sample(predict, self.rungs, noise, generator=generator)[:, past:].float()
+        if prefix is not None:  # what will have run stands as it is, however far the pull came
+            surely = prefix.new_ones(prefix.shape[:2]) if held is None else (held >= 1).to(prefix)
+            actions = continued(actions, prefix, surely)
+        return Acted(actions=actions)
 
     def predict(
         self,

@@ -183,6 +183,7 @@ def evaluate_recipe(
         "probes": config.probes,
         "executor": config.executor,
         "execute": config.execute,
+        "acting": config.acting,
         "videos": config.videos,
         **options,
     }

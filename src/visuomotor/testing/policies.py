@@ -57,10 +57,11 @@ def check_policy(
 ) -> None:
     """Raise `AssertionError` at the first rule of the policy contract that does not hold.
 
-    The rules: pipelines are pure and refuse unknown keys and missing statistics; shapes; equal seeds
-    give equal results and nothing else is random; no state is kept; nothing that is masked matters; a
-    sample does not depend on its company in the batch; save and load give equal bits; loss and act
-    compile; one batch can be overfitted and every trainable weight gets gradient on the way.
+    The rules: pipelines are pure and refuse unknown keys and missing statistics; shapes; a prefix is
+    continued as far as it is held; equal seeds give equal results and nothing else is random; no state is
+    kept; nothing that is masked matters; a sample does not depend on its company in the batch; save and
+    load give equal bits; loss and act compile; one batch can be overfitted and every trainable weight gets
+    gradient on the way.
 
     Args:
         make_policy: Builds the policy, small; weights may come from torch's default generator.
@@ -77,6 +78,7 @@ def check_policy(
     _check_pipelines(case)
     _check_stateless(case)
     _check_shapes(case)
+    _check_prefix(case)
     _check_seeds(case)
     _check_masks(case)
     _check_company(case)
@@ -194,12 +196,6 @@ def _check_shapes(case: _Case) -> None:
         torch.equal(_act(case.policy, case.batch, case.noise), acted.actions),
         "act() looks at the actions of the batch.",
     )
-    with torch.no_grad():
-        promised = case.policy.act(case.batch, noise=case.noise, prefix=case.batch.actions[:, :1]).actions
-    case.require(
-        promised.shape == acted.actions.shape and bool(promised.isfinite().all()),
-        f"act() with a prefix gives {tuple(promised.shape)}, expected finite numbers of shape {expected}.",
-    )
     terms = case.policy.loss(case.batch, generator=torch.Generator().manual_seed(0)).terms
     case.require(len(terms) > 0, "loss() has no terms.")
     for name, term in terms.items():
@@ -208,6 +204,44 @@ def _check_shapes(case: _Case) -> None:
         )
         case.require(bool(term.sum.isfinite()), f"loss term {name!r} is NaN or infinite.")
         case.require(float(term.count) > 0, f"loss term {name!r} counts nothing in a batch with actions.")
+
+
+def _check_prefix(case: _Case) -> None:
+    """What is promised is continued: wholly if it is held with 1, not at all if it is held with 0."""
+    assert case.batch.actions is not None
+    reach = max(1, case.batch.actions.shape[1] // 2)
+    prefix = case.batch.actions[:, :reach]
+    policy = _awake(case)
+
+    def act(prefix: Tensor | None = None, held: Tensor | None = None) -> Tensor:
+        with torch.no_grad():
+            return policy.act(case.batch, noise=case.noise, prefix=prefix, held=held).actions
+
+    free, kept = act(), act(prefix=prefix)
+    case.require(
+        kept.shape == free.shape and bool(kept.isfinite().all()),
+        f"act() with a prefix gives {tuple(kept.shape)}, expected finite {tuple(free.shape)}.",
+    )
+    real = torch.ones_like(free, dtype=torch.bool)
+    if case.batch.action_mask is not None:
+        real = case.batch.action_mask[:, None].expand_as(free)
+    far, near = ((chunk[:, :reach] - prefix)[real[:, :reach]].abs().mean() for chunk in (free, kept))
+    case.require(
+        float(near) <= 0.3 * float(far),
+        f"act() does not continue a prefix: off by {near:.2g}, without the prefix by {far:.2g}.",
+    )
+    held = torch.ones(prefix.shape[:2])
+    steered = act(prefix=prefix, held=held)
+    near = (steered[:, :reach] - prefix)[real[:, :reach]].abs().mean()
+    case.require(
+        float(near) <= 0.3 * float(far),
+        f"act() does not continue a prefix that is held with 1: off by {near:.2g}, else by {far:.2g}.",
+    )
+    difference = float((act(prefix=prefix, held=0 * held) - free)[real].abs().max())
+    case.require(
+        difference <= 1e-4 * max(1.0, float(free.abs().max())),  # float32 sums in another order
+        f"act() changes by {difference:.2g} for a prefix that is held with 0.",
+    )
 
 
 def _check_seeds(case: _Case) -> None:

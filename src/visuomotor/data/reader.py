@@ -190,9 +190,12 @@ class LeRobotReader:
                 values = self.column(name)
                 told = json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes()
                 digest.update(name.encode() + told)
+        depth = [feature for feature in self.features.values() if feature.depth and self.meta]
         files: set[Path] = set()
         for episode in self.episodes:
-            for camera, part in sorted(episode.videos.items()):
+            row = self._catalog.episodes[episode.index]
+            more_parts = {feature.name: self._part(row, feature) for feature in depth}
+            for camera, part in sorted({**episode.videos, **more_parts}.items()):
                 if part.sha256 is not None:
                     digest.update(f"{camera} {part.sha256}".encode())
                 else:

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from visuomotor.experts.disturbance import Noise
+from visuomotor.perception.language import LanguageConfig
+from visuomotor.perception.sight import SightConfig
+from visuomotor.policies.act import ACTConfig
+from visuomotor.policies.bc import BCConfig
 from visuomotor.policies.compact import CompactConfig
 from visuomotor.registry import lookup
 from visuomotor.training.loop import TrainConfig
@@ -19,6 +23,10 @@ __all__ = [
     "EvaluateConfig",
     "Recipe",
     "demo",
+    "demo_act",
+    "demo_bc_l1",
+    "demo_bc_mixture",
+    "demo_bc_mse",
     "demo_tiny",
     "get_recipe",
     "lift",
@@ -137,12 +145,32 @@ def demo_tiny() -> Recipe:
         collect=CollectConfig(
             episodes=6, phrasings=2, cameras={"front": 32, "wrist": 32}, options={"rival": True}
         ),
-        policy=replace(CompactConfig.tiny(), max_tokens=32),
+        policy=replace(CompactConfig.tiny(), language=replace(LanguageConfig.tiny(), max_tokens=32)),
         training=TrainConfig(
             steps=30, batch_size=16, kernel_rate=0.03, warmup=5, log_every=5, save_every=15, hold_out=1
         ),
         evaluation=EvaluateConfig(episodes=4, probe_episodes=2, videos=1),
     )
+
+
+def demo_act() -> Recipe:
+    """The demo with ACT: equal demonstrations, observations and steps."""
+    return replace(demo(), family="act", policy=ACTConfig.small())
+
+
+def demo_bc_mse() -> Recipe:
+    """The demo with behavior cloning by the squared error: equal demonstrations, observations and steps."""
+    return replace(demo(), family="bc", policy=replace(BCConfig.small(), head="mse"))
+
+
+def demo_bc_l1() -> Recipe:
+    """The demo with behavior cloning by the absolute error: equal demonstrations, observations and steps."""
+    return replace(demo(), family="bc", policy=replace(BCConfig.small(), head="l1"))
+
+
+def demo_bc_mixture() -> Recipe:
+    """The demo with behavior cloning by a mixture: equal demonstrations, observations and steps."""
+    return replace(demo(), family="bc", policy=BCConfig.small())
 
 
 def lift() -> Recipe:
@@ -154,7 +182,7 @@ def tabletop_all() -> Recipe:
     """One policy for all tasks of the table top with one or two stages, within an hour on two cores."""
     return Recipe(
         collect=CollectConfig(task="all", episodes=3000, options={"rival": True}),
-        policy=CompactConfig(parts=3),
+        policy=CompactConfig(sight=SightConfig(parts=3)),
         training=TrainConfig(
             steps=9000,
             batch_size=32,

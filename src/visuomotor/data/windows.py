@@ -10,6 +10,7 @@ from jaxtyping import Bool
 
 from visuomotor.data.frames import Frames, Pictures
 from visuomotor.data.keypoints import find_keypoints
+from visuomotor.data.labels import find_labels
 from visuomotor.data.reader import LeRobotReader
 from visuomotor.errors import DataError
 from visuomotor.types import Sample, Window
@@ -23,6 +24,10 @@ class Windows:
     Before the start of the episode history repeats the first tick, past its end actions repeat the
     last one; both are masked, and nothing of a neighboring episode is ever seen. Pictures are views
     of the store, not to be written to.
+
+    A data set with chunk labels (see `visuomotor.data.labels`) gives those instead of the actions that
+    followed; a tick without a label is seen in the history of others and is no sample. Hindsight tells
+    where things are only in episodes that the expert played: others show what happened, not what was meant.
 
     Args:
         reader: The data set.
@@ -56,6 +61,7 @@ class Windows:
         chosen = range(len(lengths)) if episodes is None else episodes
         rows = [np.arange(ends[episode] - lengths[episode], ends[episode]) for episode in chosen]
         self._rows = np.concatenate([np.arange(0), *rows])
+        self._labels = find_labels(reader, window.horizon)
         self._first = np.repeat(ends - lengths, lengths)
         self._end = np.repeat(ends, lengths)
         self._keypoints = find_keypoints(
@@ -66,6 +72,11 @@ class Windows:
             reader.subtask_index,
             reader.executed,
         )
+        if self._labels is not None:
+            self._rows = self._rows[self._labels.length[self._rows] > 0]
+            if self._keypoints is not None:
+                played = np.logical_and.reduceat(self._labels.by_expert, ends - lengths)
+                self._keypoints.mask[np.repeat(~played, lengths)] = False
         self._offsets = np.array(window.history, np.int64)
         self._ahead = np.arange(window.horizon)
         self._state_mask = _fixed(np.ones(len(reader.spec.state), bool))
@@ -79,7 +90,7 @@ class Windows:
         return self.key
 
     def __len__(self) -> int:
-        """Ticks, and so samples."""
+        """Ticks with a label, and so samples."""
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Sample:
@@ -115,7 +126,9 @@ class Windows:
             wanted = self._offsets + tick
             rows, history_mask = np.maximum(wanted, first), wanted >= first
         horizon = self.window.horizon
-        if tick + horizon <= end:
+        if self._labels is not None:
+            actions, horizon_mask = self._labels.actions[tick], self._ahead < self._labels.length[tick]
+        elif tick + horizon <= end:
             actions, horizon_mask = reader.actions[tick : tick + horizon], self._all_horizon
         else:
             wanted = self._ahead + tick

@@ -34,7 +34,16 @@ from visuomotor.experts.workers import Stop, run_seeds
 from visuomotor.registry import lookup
 from visuomotor.types import Spec
 
-__all__ = ["CollectReport", "Collection", "collect", "demonstrate"]
+__all__ = [
+    "CollectReport",
+    "Collection",
+    "collect",
+    "demonstrate",
+    "gather",
+    "inspect_collection",
+    "what_decides",
+    "wordings",
+]
 
 SEEDS_PER_RUN = 1_000_000
 """Seeds set apart for each value of `seed`."""
@@ -164,26 +173,54 @@ def collect(
         annotate=annotate,
     )
     _check(job, episodes)
-    spec, told, columns = _inspect(job)
+    spec, told, columns = inspect_collection(job)
     _check_folder(Path(folder), job)
-    with (
-        LeRobotWriter(
-            folder,
-            spec,
-            executed=True,
-            subtasks=told,
-            columns=columns,
-            meta=_meta(job),
-            settings=job.settings,
-            resume=True,
-        ) as writer,
-        Stop() as stop,
-    ):
-        return _Run(job, writer, episodes, progress).go(_cores() if workers is None else workers, stop)
+    with LeRobotWriter(
+        folder,
+        spec,
+        executed=True,
+        subtasks=told,
+        columns=columns,
+        meta=_meta(job),
+        settings=job.settings,
+        resume=True,
+    ) as writer:
+        return gather(job, writer, _Demonstrator, job, episodes=episodes, workers=workers, progress=progress)
+
+
+def gather(
+    job: Collection,
+    writer: LeRobotWriter,
+    factory: Callable[[Any], Callable[[int], EncodedEpisode | str]],
+    argument: Any,
+    *,
+    episodes: int,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CollectReport:
+    """Play seed after seed until `writer` holds so many episodes, written in the order of their seeds.
+
+    Args:
+        job: Which seed is the first; seeds that the writer has seen before are not played again.
+        writer: An open data set; what it has counts.
+        factory: Called with `argument` once in each process; gives the function of a seed, whose answer is
+            an episode, or why there is none.
+        argument: Something that can be pickled.
+        episodes: How many the data set shall have.
+        workers: Processes; every core that this one may use if None, none besides this one if 0.
+        progress: Called with episodes so far and in all, once they are safe on disk.
+
+    Raises:
+        DataError: The disk is full, or next to nothing succeeds.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, once what was finished is saved.
+    """
+    with Stop() as stop:
+        run = _Run(job, writer, episodes, progress)
+        return run.go(factory, argument, _cores() if workers is None else workers, stop)
 
 
 class _Run:
-    """One call of `collect`: takes outcomes in any order, writes them in the order of their seeds."""
+    """One call of `gather`: takes outcomes in any order, writes them in the order of their seeds."""
 
     def __init__(
         self,
@@ -202,11 +239,17 @@ class _Run:
         self.waiting: list[EncodedEpisode] = []
         self.begun, self.commit_at = time.monotonic(), 0.0
 
-    def go(self, workers: int, stop: Stop) -> CollectReport:
+    def go(
+        self,
+        factory: Callable[[Any], Callable[[int], EncodedEpisode | str]],
+        argument: Any,
+        workers: int,
+        stop: Stop,
+    ) -> CollectReport:
         """Collect until enough are kept or `stop` is asked for."""
         early: dict[int, EncodedEpisode | str] = {}
         if self.kept < self.episodes:
-            outcomes = run_seeds(_Demonstrator, self.job, first=self.next, workers=workers, stop=stop)
+            outcomes = run_seeds(factory, argument, first=self.next, workers=workers, stop=stop)
             try:
                 for number, outcome in outcomes:
                     early[number] = outcome
@@ -295,7 +338,7 @@ def demonstrate(env: Env, expert: Expert, seed: int, job: Collection) -> Encoded
     """
     generator = np.random.default_rng([job.seed, seed])
     observation = env.reset(seed=seed, options=job.options or None)
-    words = _wordings(env, observation.instruction, job.phrasings)
+    words = wordings(env, observation.instruction, job.phrasings)
     annotate = None if job.annotate is None else lookup("annotation", job.annotate)
     chance = np.random.default_rng([job.seed, seed, 1])  # of its own: annotated data are otherwise the same
     extra = {} if annotate is None else annotate(env, chance)
@@ -316,11 +359,11 @@ def demonstrate(env: Env, expert: Expert, seed: int, job: Collection) -> Encoded
     return recorder.finish(seed=seed) if status.success else (status.failure or "unknown")
 
 
-def _wordings(env: Env, instruction: str, count: int) -> tuple[str, ...]:
+def wordings(env: Env, instruction: str, count: int) -> tuple[str, ...]:
     """`count` wordings of this episode's goal; only an env with `instructions` knows more than one."""
     if count == 1:
         return (instruction,)
-    words = tuple(env.instructions(count))  # type: ignore[attr-defined]  # checked by _inspect
+    words = tuple(env.instructions(count))  # type: ignore[attr-defined]  # checked by inspect_collection
     return words
 
 
@@ -343,7 +386,7 @@ def _check(job: Collection, episodes: int) -> None:
         )
 
 
-def _inspect(job: Collection) -> tuple[Spec, bool, dict[str, str]]:
+def inspect_collection(job: Collection) -> tuple[Spec, bool, dict[str, str]]:
     """The spec of the environment, whether it tells subtasks, and columns of annotations with their type.
 
     Wrong names and options come to light here and not in a worker.
@@ -365,21 +408,21 @@ def _inspect(job: Collection) -> tuple[Spec, bool, dict[str, str]]:
         env.close()
 
 
-def _identity(job: Collection) -> dict[str, Any]:
+def what_decides(job: Collection) -> dict[str, Any]:
     """What two runs into the same folder must agree in, as it is after a trip through JSON."""
     found: dict[str, Any] = json.loads(json.dumps(asdict(job)))
     return found
 
 
 def _meta(job: Collection) -> dict[str, Any]:
-    return {"env": job.env, "task": job.task, "control": job.control, "collect": _identity(job)}
+    return {"env": job.env, "task": job.task, "control": job.control, "collect": what_decides(job)}
 
 
 def _check_folder(folder: Path, job: Collection) -> None:
     """Refuse to go on with data of other arguments; what is no data set at all the writer refuses."""
     if not (folder / SIDECAR).exists():
         return
-    before, now = load_json(folder / SIDECAR).get("collect"), _identity(job)
+    before, now = load_json(folder / SIDECAR).get("collect"), what_decides(job)
     if before is None:
         raise DataError(
             f"{folder}: holds a data set that was not collected by an expert. Choose another folder."

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from visuomotor.losses import Loss, Term
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
@@ -21,40 +22,6 @@ if TYPE_CHECKING:
     from visuomotor.text.sentences import SentenceCache
 
 __all__ = ["Acted", "Context", "Loss", "Policy", "Term"]
-
-
-@dataclass(frozen=True)
-class Term:
-    """One part of a loss, not yet divided, so that accumulation and data parallelism stay right.
-
-    Attributes:
-        sum: Scalar, summed over everything that counts.
-        count: How many numbers were summed; 0 when no sample had this term.
-        weight: Factor of the mean in the total.
-    """
-
-    sum: Tensor
-    count: Tensor
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Named terms of a loss; the training loop divides."""
-
-    terms: Mapping[str, Term]
-
-    def total(self) -> Tensor:
-        """Weighted sum of the means of all terms; a term that counts nothing adds 0."""
-        parts = [term.weight * term.sum / term.count.clamp(min=1) for term in self.terms.values()]
-        return torch.stack(parts).sum()
-
-    def means(self) -> dict[str, float]:
-        """Mean of each term, for logs; NaN for a term that counts nothing."""
-        return {
-            name: (float(term.sum.detach()) / float(term.count)) if float(term.count) > 0 else float("nan")
-            for name, term in self.terms.items()
-        }
 
 
 @dataclass(frozen=True, kw_only=True)

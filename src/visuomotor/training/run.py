@@ -11,7 +11,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from visuomotor.agent.folder import open_sentences
+from visuomotor.agent.disk import locate
+from visuomotor.agent.folder import open_sentences, save_agent
+from visuomotor.agent.weights import put_weights, read_tensors
 from visuomotor.data.frames import Frames, VideoFrames
 from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.loader import Loader
@@ -25,7 +27,7 @@ from visuomotor.training.checkpoint import refuse_foreign
 from visuomotor.training.loop import Progress, TrainConfig, TrainReport, train
 from visuomotor.types import Batch, Diet, Spec
 
-__all__ = ["build_policy", "train_from_folder"]
+__all__ = ["build_policy", "save_untrained", "train_from_folder"]
 
 Folder = str | os.PathLike[str]
 Preparing = Callable[[str, int, int], None]
@@ -91,6 +93,7 @@ def train_from_folder(
     device: str | torch.device = "cpu",
     frames: FramesFrom = "store",
     workers: int = 0,
+    begin: Folder | None = None,
     progress: Callable[[Progress], None] | None = None,
     preparing: Preparing | None = None,
     resume: bool = True,
@@ -111,6 +114,7 @@ def train_from_folder(
         frames: Where pictures come from: decoded once into a "store", as JPEG where the disk is short
             ("raw" and "jpeg" insist); or from the "videos" each time, which needs no disk.
         workers: Processes that prepare batches. With a store one thread is as fast, and is what 0 means.
+        begin: A checkpoint of the same policy, whose averaged weights are the first ones; drawn if None.
         progress: Called after every step.
         preparing: Called while pictures are decoded and sentences are encoded.
         resume: Whether a run that is there already may be resumed; if not, it is refused.
@@ -129,6 +133,9 @@ def train_from_folder(
         for key, folder in _named(data).items()
     ]
     model = build_policy(policy, policy_config, {s.key: s.reader.spec for s in sources}, seed=config.seed)
+    if begin is not None:
+        weights = locate(begin) / "ema.safetensors"
+        put_weights(model, read_tensors(weights), str(weights))
     sentences = open_sentences(model, text_path)
     if sentences is not None:
         _warm(sentences, sources, cache, preparing)
@@ -171,6 +178,42 @@ def train_from_folder(
             device=device,
             resume=resume,
         )
+
+
+def save_untrained(
+    data: Folder | Sequence[Folder] | Mapping[str, Folder],
+    *,
+    out: Folder,
+    policy: str = "compact",
+    policy_config: Any | None = None,
+    seed: int = 0,
+    specs: Mapping[str, Spec] | None = None,
+    text_path: Folder | None = None,
+) -> Path:
+    """The checkpoint of a policy that has learned nothing: the weights that training with `seed` begins with.
+
+    Args:
+        data: As for `train_from_folder`; bodies and statistics come from it, and no picture is decoded.
+        out: Folder of the checkpoint; does not exist, is empty, or is a checkpoint, which is replaced.
+        policy: Name of the family, or "package.module:Class".
+        policy_config: Its config; the default one if None.
+        seed: `TrainConfig.seed`.
+        specs: Key to spec, for data sets that do not bring one.
+        text_path: Where the weights of the sentence encoder are; the packaged ones if None.
+    """
+    sources = [
+        _open(key, folder, (specs or {}).get(key), None, "videos", None)
+        for key, folder in _named(data).items()
+    ]
+    model = build_policy(policy, policy_config, {s.key: s.reader.spec for s in sources}, seed=seed)
+    return save_agent(
+        out,
+        model,
+        {source.key: source.reader.stats for source in sources},
+        data={source.key: source.origin() for source in sources},
+        sentences=open_sentences(model, text_path),
+        instruction=next(iter(sources[0].reader.tasks)),
+    )
 
 
 def _named(data: Folder | Sequence[Folder] | Mapping[str, Folder]) -> dict[str, Path]:

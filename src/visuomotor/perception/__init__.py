@@ -1,0 +1,1 @@
+"""What a policy sees and hears, made one vector: eyes, words and geometry that several families share."""

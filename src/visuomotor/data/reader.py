@@ -135,6 +135,11 @@ class LeRobotReader:
         return len(self.task_index)
 
     @property
+    def keys(self) -> Mapping[str, str]:
+        """Feature of "state", of "action" and of each camera."""
+        return dict(self._keys)
+
+    @property
     def rate(self) -> float:
         """Ticks a second."""
         return self.spec.rate

@@ -14,6 +14,7 @@ import pytest
 
 from visuomotor import Recorder
 from visuomotor.data import files
+from visuomotor.data.depth import DepthScale, depth_feature
 from visuomotor.data.features import Feature
 from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.synthetic import SPEC
@@ -247,3 +248,114 @@ def test_kill_9_loses_nothing_finished(tmp_path):
         assert reader.column("answer")[-1] == extra(4)["answer"]
         assert all(len(list(reader.frames(e.index, "front"))) == 5 for e in reader.episodes)
         told = len(reader.episodes)
+
+
+def depth_at(tick: int, episode: int, height: int = 18, width: int = 20) -> np.ndarray:
+    """A slope that moves, between 4 mm and 11 m, with a hole where nothing was measured."""
+    generator = np.random.default_rng([tick, episode])
+    slope = np.geomspace(0.004, 11, height * width).reshape(height, width) + generator.random((height, width))
+    slope[3, 4] = np.nan
+    return slope.astype(np.float32)
+
+
+DEPTH = {
+    "observation.images.depth": depth_feature("observation.images.depth", 18, 20),
+    "near": depth_feature("near", 18, 20, scale=DepthScale(low=0.1, high=2.0, logarithmic=False)),
+    "exact": depth_feature("exact", 18, 20, kept="image"),
+    "whole": depth_feature("whole", 18, 20, kept="image", unit="mm"),
+}
+
+
+def record_depth(folder: Path, episodes: int = 2, first: int = 0, columns=None, **options) -> Path:
+    columns = DEPTH if columns is None else columns
+    with Recorder(SMALL, folder, columns={**columns, "reward": "float32"}, **options) as recorder:
+        for episode in range(first, first + episodes):
+            for tick in range(3 + episode):
+                told = dict.fromkeys(columns, depth_at(tick, episode))
+                recorder.tick(observe(tick), np.zeros(3, np.float32), extra={**told, "reward": 0.5})
+            recorder.end_episode()
+    return folder
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_depth_comes_back_to_the_nearest_step(tmp_path, options):
+    reader = LeRobotReader(record_depth(tmp_path / "set", 3, **options))
+    assert [feature.name for feature in reader.features.values() if feature.depth] == list(DEPTH)
+    assert reader.extra == ("reward",)
+    for episode in range(3):
+        expected = np.nan_to_num(np.stack([depth_at(tick, episode) for tick in range(3 + episode)]))
+        for name, feature in DEPTH.items():
+            found = np.stack(list(reader.pictures(episode, name)))
+            assert found.dtype == np.float32
+            if name == "exact":
+                np.testing.assert_array_equal(found, expected)
+            elif name == "whole":
+                np.testing.assert_allclose(found, expected, atol=0.0005 + 1e-6)
+            else:
+                scale = DepthScale.from_info(name, feature.info)
+                codes = np.stack([scale.encode(picture) for picture in expected])
+                np.testing.assert_array_equal(found, np.stack([scale.decode(code) for code in codes]))
+                inside = (expected > scale.low) & (expected < scale.high)
+                # half of a step where it is coarsest, at the far end of the range; and float32
+                step = np.diff(scale.decode(np.array([[4094, 4095]], np.uint16))).item()
+                np.testing.assert_allclose(found[inside], expected[inside], atol=step / 2 + 2e-6)
+    stored = reader.stored_stats()
+    assert stored["exact"]["mean"].shape == (1, 1, 1)
+    assert stored["whole"]["max"].item() == pytest.approx(1000 * stored["exact"]["max"].item())
+    (picture,) = reader.pictures(2, "observation.images.depth", start=4, count=1)
+    np.testing.assert_array_equal(picture, list(reader.pictures(2, "observation.images.depth"))[4])
+
+
+@pytest.mark.parametrize("options", [{}, {"version": "v2.1"}], ids=str)
+def test_a_recording_with_depth_goes_on(tmp_path, options):
+    whole = record_depth(tmp_path / "whole", 3, **options)
+    parts = record_depth(tmp_path / "parts", 1, **options)
+    record_depth(parts, 2, first=1, resume=True, **options)
+    found = {str(p.relative_to(whole)): p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+    assert found == {str(p.relative_to(parts)): p.read_bytes() for p in parts.rglob("*") if p.is_file()}
+    assert LeRobotReader(whole).hash == LeRobotReader(parts).hash
+    other = {**DEPTH, "near": depth_feature("near", 18, 20)}
+    with pytest.raises(DataError, match="of the same size and scale"):
+        record_depth(parts, 1, resume=True, columns=other, **options)
+    with pytest.raises(DataError, match="has the depth"):
+        record_depth(parts, 1, resume=True, columns={}, **options)
+
+
+def test_the_hash_knows_depth(tmp_path):
+    one = record_depth(tmp_path / "one", 1)
+    changed = {**DEPTH, "near": depth_feature("near", 18, 20)}
+    assert LeRobotReader(one).hash != LeRobotReader(record_depth(tmp_path / "two", 1, columns=changed)).hash
+
+
+@pytest.mark.parametrize(
+    ("meters", "said"),
+    [
+        (np.zeros((18, 19), np.float32), "shape \\[18, 20\\]"),
+        (np.zeros((18, 20), np.uint16), "Divide millimeters"),
+        (np.full((18, 20), np.inf), "far end of the range"),
+        (np.full((18, 20), -1.0), "0 or more, got -1"),
+        (np.full((18, 20), 70.0), "unit='m'"),
+    ],
+)
+def test_what_is_no_depth_is_refused_and_nothing_appended(tmp_path, meters, said):
+    with Recorder(SMALL, tmp_path / "set", columns={"whole": DEPTH["whole"]}) as recorder:
+        with pytest.raises(DataError, match=said):
+            recorder.tick(observe(0), np.zeros(3, np.float32), extra={"whole": meters})
+        assert recorder.running == 0
+
+
+def test_columns_that_are_no_depth_are_refused(tmp_path):
+    color = Feature(name="color", dtype="video", shape=(18, 20, 3))
+    for column, said in (
+        (color, "depth_feature"),
+        (depth_feature("color", 8, 20), "kept='image'"),
+        ("video", "depth_feature"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Recorder(SMALL, tmp_path / "set", columns={"color": column})
+    with pytest.raises(ValueError, match="camera of this name"):
+        Recorder(SMALL, tmp_path / "set", columns={"front": depth_feature("front", 18, 20)})
+    with pytest.raises(ValueError, match="way to keep depth"):
+        depth_feature("front", 18, 20, kept="videos")
+    with pytest.raises(DataError, match="is empty"):
+        depth_feature("front", 18, 20, scale=DepthScale(low=3.0, high=2.0))

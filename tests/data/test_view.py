@@ -112,3 +112,26 @@ def test_a_page_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a page of visuomotor"):
         view(tmp_path / "set", tmp_path)
     assert page.read_text() == "my home page"
+
+
+def test_only_videos_of_shown_episodes_are_decoded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+    frames = LeRobotReader.frames
+
+    def watched(self: LeRobotReader, number: int, camera: str, **more: int):
+        seen.add(number)
+        return frames(self, number, camera, **more)
+
+    monkeypatch.setattr(LeRobotReader, "frames", watched)
+    page = view(folder, tmp_path / "out", most=3)
+    assert seen == {line["index"] for line in content(page)["episodes"]}
+    assert len(seen) == 3
+
+
+def test_a_page_of_another_command_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text('<meta name="generator" content="visuomotor data check 0.1">')
+    with pytest.raises(DataError, match="is not a page of visuomotor data view"):
+        view(folder, page)

@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "demonstrations, policy, measured success, report: all in minutes",
     "collect": "let an expert demonstrate, into a LeRobot data set",
     "data info": "what is in a data set",
+    "data spec": "a draft, to be filled in, of what the numbers of a foreign data set mean",
     "data check": "find what spoils policies in a data set; exit code 1 if there is something",
     "data view": "a page to look through a data set: videos, plots, findings",
     "data repair": "recover what an interrupted recording left",

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from visuomotor import registry
 from visuomotor.cli.compare import compare
-from visuomotor.cli.data import data_check, data_convert, data_info, data_repair, data_view
+from visuomotor.cli.data import data_check, data_convert, data_info, data_repair, data_spec, data_view
 from visuomotor.cli.options import Report, Words, parse, save_report
 from visuomotor.cli.show import Bars, rate, table
 from visuomotor.recipes import CollectConfig, EvaluateConfig, Recipe, get_recipe
@@ -24,6 +24,7 @@ __all__ = [
     "data_convert",
     "data_info",
     "data_repair",
+    "data_spec",
     "data_view",
     "demo",
     "doctor",
@@ -174,6 +175,10 @@ class _Train:
     """Folder of the run; one that was stopped goes on."""
     recipe: str = "demo"
     """Where policy and training below come from; `visuomotor recipes` lists them."""
+    spec: tuple[str, ...] = ()
+    """FILE, or NAME=FILE for each of several, that says what the numbers of foreign data sets mean."""
+    questions: tuple[str, ...] = ()
+    """Names of data sets whose questions are mixed in, as NAME/questions in --training.weights."""
     text_path: str | None = None
     """Folder or hub id of MiniLM's weights; the installed ones if none."""
     device: str = "cpu"
@@ -190,6 +195,7 @@ class _Train:
 
 def train(words: Words, prog: str) -> Report:
     """Learn from data sets."""
+    from visuomotor.data.meaning import load_meanings
     from visuomotor.study.parts import training_progress
     from visuomotor.training.run import train_from_folder
 
@@ -199,6 +205,7 @@ def train(words: Words, prog: str) -> Report:
     args = parse(_Train, words, prog, default)
     if not args.data:
         raise ValueError("expected at least one data set: visuomotor train FOLDER ... --out OUT")
+    meanings = load_meanings(args.spec, args.data)
     with Bars() as bars:
         report = train_from_folder(
             args.data,
@@ -206,6 +213,9 @@ def train(words: Words, prog: str) -> Report:
             policy=recipe.family,
             policy_config=args.policy,
             config=args.training,
+            specs={name: meaning.spec for name, meaning in meanings.items()},
+            keys={name: meaning.keys for name, meaning in meanings.items()},
+            questions=args.questions,
             text_path=args.text_path,
             device=args.device,
             frames=args.frames,

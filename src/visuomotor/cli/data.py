@@ -1,4 +1,4 @@
-"""The commands about data sets: `data info`, `data check`, `data view`, `data repair`, `data convert`."""
+"""The commands about data sets: `data` with `info`, `spec`, `check`, `view`, `repair` and `convert`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from visuomotor.errors import DataError
 if TYPE_CHECKING:
     from visuomotor.data.check import CheckReport
 
-__all__ = ["data_check", "data_convert", "data_info", "data_repair", "data_view"]
+__all__ = ["data_check", "data_convert", "data_info", "data_repair", "data_spec", "data_view"]
 
 _SHOWN = 3
 """Findings of each check that are printed."""
@@ -29,6 +29,8 @@ class _DataInfo:
 
     folder: Positional[Path]
     """The data set."""
+    spec: Path | None = None
+    """JSON that says what its numbers mean, for one that does not; `data spec` writes a draft."""
 
 
 def data_info(words: Words, prog: str) -> Report:
@@ -36,9 +38,47 @@ def data_info(words: Words, prog: str) -> Report:
     from visuomotor.data.info import describe, summary
 
     args = parse(_DataInfo, words, prog)
-    report = describe(args.folder)
+    report = describe(args.folder, **_meaning(args.spec))
     print(summary(report))
     return report
+
+
+def _meaning(file: Path | None) -> dict[str, Any]:
+    """Spec and keys that a file tells, as arguments."""
+    from visuomotor.data.meaning import load_meaning
+
+    if file is None:
+        return {}
+    told = load_meaning(file)
+    return {"spec": told.spec, "keys": told.keys}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataSpec:
+    """Options of `data spec`."""
+
+    folder: Positional[Path]
+    """The data set."""
+    out: Path | None = None
+    """File for the draft; it is printed if none."""
+
+
+def data_spec(words: Words, prog: str) -> Report:
+    """A draft of what the numbers of a data set mean, each place marked that has to be filled in."""
+    from visuomotor.data.meaning import UNKNOWN, draft, save_draft
+
+    args = parse(_DataSpec, words, prog)
+    if args.out is None:
+        told = draft(args.folder)
+        print(json.dumps(told, indent=1, ensure_ascii=False))
+        return told
+    told = save_draft(args.folder, args.out)
+    blanks = json.dumps(told).count(f'"{UNKNOWN}"')
+    print(
+        f"{args.out}: fill in {blanks} places marked {UNKNOWN!r}, then: "
+        f"visuomotor data info {args.folder} --spec {args.out}"
+    )
+    return told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +87,8 @@ class _DataCheck:
 
     folder: Positional[Path]
     """The data set."""
+    spec: Path | None = None
+    """JSON that says what its numbers mean, for one that does not; `data spec` writes a draft."""
     test: Path | None = None
     """Another data set that policies will be tested on, to look for leakage."""
     report: Path | None = None
@@ -59,15 +101,15 @@ class _DataCheck:
 
 def data_check(words: Words, prog: str) -> Report:
     """What spoils policies; exit code 0 clean, 1 findings, 2 not readable."""
-    from visuomotor.data.check.base import Survey
-    from visuomotor.data.check.page import write_report
-    from visuomotor.data.check.run import check_survey
-    from visuomotor.data.reader import LeRobotReader
+    from visuomotor.data.check.page import refuse_foreign, write_report
+    from visuomotor.data.check.run import check_survey, open_surveys
 
     args = parse(_DataCheck, words, prog)
+    if args.report is not None:
+        refuse_foreign(args.report)
+    given = _meaning(args.spec)
     try:
-        survey = Survey(reader=LeRobotReader(args.folder, timed=False))
-        test = None if args.test is None else Survey(reader=LeRobotReader(args.test, timed=False))
+        survey, test = open_surveys(args.folder, args.test, **given)
     except DataError as error:
         print(f"visuomotor: {error}", file=sys.stderr)
         return {"folder": str(args.folder), "error": str(error), "exit_code": 2}
@@ -107,6 +149,8 @@ class _DataView:
 
     folder: Positional[Path]
     """The data set."""
+    spec: Path | None = None
+    """JSON that says what its numbers mean, for one that does not; `data spec` writes a draft."""
     out: Path = Path("outputs/view")
     """Folder for index.html and the files beside it; or a file PAGE.html."""
     most: int = 50
@@ -120,9 +164,17 @@ def data_view(words: Words, prog: str) -> Report:
     from visuomotor.data.view import view
 
     args = parse(_DataView, words, prog)
+    given = _meaning(args.spec)
     try:
         with Bars() as bars:
-            page = view(args.folder, args.out, most=args.most, episodes=args.episodes or None, progress=bars)
+            page = view(
+                args.folder,
+                args.out,
+                most=args.most,
+                episodes=args.episodes or None,
+                progress=bars,
+                **given,
+            )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the page was not written.") from None
     print(f"page: {page}")

@@ -1,7 +1,7 @@
-"""Depth in video: meters to 12-bit codes and back, as LeRobot does it.
+"""Depth: what a column of it is, and meters to 12-bit codes of video and back, as LeRobot does it.
 
 Near distances get finer steps: a code counts evenly in log(meters + shift). With the default range
-of 1 cm to 10 m a step is 0.9 mm near the camera and 3.4 mm at its far end.
+of 1 cm to 10 m a step is 1.2 mm near the camera and 4.4 mm at its far end.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float32, UInt16
 
-from visuomotor.errors import DataError
+from visuomotor.data.features import Feature
+from visuomotor.errors import DataError, unknown_name
 
-__all__ = ["DepthScale", "meters_in"]
+__all__ = ["DepthScale", "depth_feature", "meters_in"]
 
 _TOP = 4095  # the largest 12-bit code
 
@@ -84,6 +85,47 @@ class DepthScale:
             return self.low, (self.high - self.low) / _TOP
         begin = math.log(self.low + self.shift)
         return begin, (math.log(self.high + self.shift) - begin) / _TOP
+
+
+Kept = Literal["video", "image"]
+Unit = Literal["m", "mm"]
+
+
+def depth_feature(
+    name: str,
+    height: int,
+    width: int,
+    *,
+    scale: DepthScale | None = None,
+    kept: Kept = "video",
+    unit: Unit = "m",
+) -> Feature:
+    """A column of depth for `Recorder(columns=...)`; every tick gives it meters, float (height, width).
+
+    Args:
+        name: Of the column; LeRobot's own are called `observation.images.<something>`.
+        height: Pixels.
+        width: Pixels.
+        scale: How meters become the 12-bit codes of "video"; the default is LeRobot's, 1 cm to 10 m. What
+            lies outside of the range becomes its nearer end.
+        kept: As "video" in mp4 files (small, half a step of the scale is lost), or as "image": TIFF in
+            the tables.
+        unit: Of "image": float32 meters, of which nothing is lost, or whole millimeters in 16 bits.
+
+    Raises:
+        ValueError: Of `kept` or `unit` there is no such thing, or a size that is none.
+    """
+    for what, value, known in (("way to keep depth", kept, Kept), ("unit of depth", unit, Unit)):
+        if value not in get_args(known):
+            raise unknown_name(what, value, get_args(known))
+    if height < 1 or width < 1:
+        raise ValueError(
+            f"column {name!r}: expected a height and a width of 1 or more, got {height} x {width}."
+        )
+    told: dict[str, Any] = {"is_depth_map": True, "depth_unit": unit if kept == "image" else "m"}
+    if kept == "video":
+        told |= DepthScale.from_info(f"column {name!r}", (scale or DepthScale()).to_info()).to_info()
+    return Feature(name=name, dtype=kept, shape=(height, width, 1), info=told)
 
 
 def meters_in(where: str, info: Mapping[str, Any]) -> float:

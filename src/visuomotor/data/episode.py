@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from visuomotor.data.depth_track import DepthTrack
 from visuomotor.data.features import Feature
 from visuomotor.data.layout import extra_columns
 from visuomotor.data.stats import PictureSpread, Spread
@@ -33,12 +34,13 @@ class EncodedEpisode:
         actions: The label: what should be done at each tick.
         executed: What was done, where that differs from the label; None if it was not recorded.
         instructions: The words at each tick.
-        clips: Camera name to its video.
-        pictures: Camera name to the spread of its pictures.
+        clips: Name of a camera, or of a column of depth, to its video.
+        pictures: Name of a camera, or of a column of depth, to the spread of its pictures.
         seed: Seed of the scene, if it came from a simulator.
         subtasks: What was to be done at each tick, in plain words; None if nobody said.
-        columns: More columns, name to values, first axis tick.
-        stills: Camera name to its pictures as bytes of PNG files, for cameras without a clip.
+        columns: More columns that hold no pictures, name to values, first axis tick.
+        stills: Name of a camera, or of a column of depth, to its pictures as bytes of PNG or TIFF files,
+            where it has no clip.
     """
 
     state: Float32[np.ndarray, "tick state"]
@@ -77,7 +79,9 @@ class EpisodeRecorder:
         video = settings if isinstance(settings, VideoSettings) else None
         self._encoders = {c.name: ClipEncoder(c, spec.rate, video) for c in spec.cameras if video is not None}
         self._stills: dict[str, list[bytes]] = {c.name: [] for c in spec.cameras if video is None}
-        self._columns = extra_columns(columns or {})
+        every = extra_columns(columns or {}, spec.rate)
+        self._columns = {name: feature for name, feature in every.items() if not feature.pictures}
+        self._depth = {name: DepthTrack(f, spec.rate) for name, f in every.items() if f.pictures}
         self._extra: dict[str, list[Any]] = {name: [] for name in self._columns}
         self._pictures = {camera.name: PictureSpread() for camera in spec.cameras}
         self._state: list[np.ndarray] = []
@@ -107,7 +111,7 @@ class EpisodeRecorder:
             executed: What was done, if that differs from the label; give it at every tick or at none.
             instruction: The words at this tick; those of the observation if None.
             subtask: What is to be done at this tick; give it at every tick or at none.
-            extra: The value of every further column at this tick.
+            extra: The value of every further column at this tick; of depth meters, float (height, width).
         """
         words = observation.instruction if instruction is None else instruction
         if not words.strip():
@@ -136,7 +140,10 @@ class EpisodeRecorder:
                 self._stills[name].append(encode_png(picture))
             self._pictures[name].add(picture)
         for name, value in values.items():
-            self._extra[name].append(value)
+            if name in self._depth:
+                self._depth[name].add(value)
+            else:
+                self._extra[name].append(value)
         self._state.append(state)
         self._actions.append(label)
         self._instructions.append(words)
@@ -163,31 +170,42 @@ class EpisodeRecorder:
 
     def _checked_extra(self, extra: Mapping[str, Any]) -> dict[str, Any]:
         """The value of each further column, of its type and shape."""
-        if set(extra) != set(self._columns):
+        known = {*self._columns, *self._depth}
+        if set(extra) != known:
             raise DataError(
-                f"tick {len(self)}: expected the columns {sorted(self._columns)}, got {sorted(extra)}. "
+                f"tick {len(self)}: expected the columns {sorted(known)}, got {sorted(extra)}. "
                 "Give every column at every tick."
             )
-        return {name: _value(feature, extra[name], len(self)) for name, feature in self._columns.items()}
+        depth = {name: track.check(len(self), extra[name]) for name, track in self._depth.items()}
+        values = {name: _value(feature, extra[name], len(self)) for name, feature in self._columns.items()}
+        return {**values, **depth}
 
     def finish(self, *, seed: int | None = None) -> EncodedEpisode:
         """The whole episode; the recorder is used up."""
         if not len(self):
             raise DataError("episode: expected at least one tick, got none.")
+        depth = {name: track.finish() for name, track in self._depth.items()}
+        figures = {name: pictures.finish() for name, pictures in self._pictures.items()}
         return EncodedEpisode(
             state=np.stack(self._state),
             actions=np.stack(self._actions),
             executed=np.stack(self._executed) if self._executed else None,
             instructions=tuple(self._instructions),
-            clips={name: encoder.finish() for name, encoder in self._encoders.items()},
-            pictures={name: pictures.finish() for name, pictures in self._pictures.items()},
+            clips={
+                **{name: encoder.finish() for name, encoder in self._encoders.items()},
+                **{name: found for name, found in depth.items() if isinstance(found, Clip)},
+            },
+            pictures={**figures, **{name: track.figures() for name, track in self._depth.items()}},
             seed=seed,
             subtasks=tuple(self._subtasks) or None,
             columns={
                 name: np.array(values, self._columns[name].numeric or object)
                 for name, values in self._extra.items()
             },
-            stills={name: tuple(pictures) for name, pictures in self._stills.items()},
+            stills={
+                **{name: tuple(pictures) for name, pictures in self._stills.items()},
+                **{name: found for name, found in depth.items() if not isinstance(found, Clip)},
+            },
         )
 
 

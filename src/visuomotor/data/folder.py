@@ -88,8 +88,10 @@ def agree(folder: Path, meta: Mapping[str, Any], spec: Spec | None) -> Spec:
     if not meta:
         if spec is None:
             raise DataError(
-                f"{folder}: no {layout.SIDECAR}, so nothing says what the numbers mean. Pass spec=Spec(...) "
-                "with cameras, state, action and rate of this data set; they are never guessed."
+                f"{folder}: no {layout.SIDECAR}, so nothing says what the numbers mean; they are never "
+                "guessed. Pass spec=Spec(...) with cameras, state, action and rate of this data set; on the "
+                f"command line `visuomotor data spec {folder} --out spec.json` writes a draft to be filled "
+                "in, for --spec."
             )
         return spec
     own = Spec.from_json(meta["spec"])

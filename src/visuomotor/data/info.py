@@ -23,17 +23,20 @@ _BAR = 30
 """Letters of the longest bar."""
 
 
-def describe(folder: str | os.PathLike[str], spec: Spec | None = None) -> dict[str, Any]:
+def describe(
+    folder: str | os.PathLike[str], spec: Spec | None = None, *, keys: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Name to plain value of everything worth knowing about the data set in `folder`.
 
     Args:
-        folder: A LeRobot v3.0 data set.
+        folder: A LeRobot data set.
         spec: Meaning of its numbers, for a data set that does not bring one.
+        keys: Features that have other names than LeRobot's, as `LeRobotReader` takes them.
 
     Raises:
         DataError: It is damaged, foreign, or of another spec.
     """
-    reader = LeRobotReader(Path(folder), spec)
+    reader = LeRobotReader(Path(folder), spec, keys=keys)
     meta, body = reader.meta, reader.spec
     lengths = [episode.length for episode in reader.episodes]
     wordings = list(reader.tasks)
@@ -96,7 +99,7 @@ def _video(reader: LeRobotReader) -> dict[str, str]:
     told = json.loads((reader.folder / layout.INFO).read_text(encoding="utf-8"))["features"]
     found = {}
     for camera in reader.spec.cameras:
-        entry = told.get(layout.camera_key(camera.name), {})
+        entry = told[reader.keys[camera.name]]
         info = entry.get("info") or entry.get("video_info") or {}
         known = [info.get(f"video.{key}") for key in ("codec", "pix_fmt")]
         found[camera.name] = " ".join(str(value) for value in known if value) or "not told"

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from visuomotor.data.depth_track import depth_info
 from visuomotor.data.features import Feature
 from visuomotor.data.stats import Spread
 from visuomotor.data.video import Settings, VideoSettings
@@ -189,17 +190,20 @@ def features(
         found[name] = {"dtype": dtype, "shape": [1], "names": None}
     if subtasks:
         found[SUBTASK_INDEX] = {"dtype": "int64", "shape": [1], "names": None}
+    taken = {*found, *(camera.name for camera in spec.cameras)}
     for name, feature in (columns or {}).items():
-        if name in found:
+        if name in taken:
             raise ValueError(
-                f"column {name!r}: a recording has a column of this name already. Choose another."
+                f"column {name!r}: a recording has a column or camera of this name already. Choose another."
             )
         found[name] = feature.to_json()
     return found
 
 
-def extra_columns(columns: Mapping[str, str | Feature]) -> dict[str, Feature]:
+def extra_columns(columns: Mapping[str, str | Feature], rate: float) -> dict[str, Feature]:
     """Columns of one's own, each given by a dtype ("string", "float32", "bool", ...) or a whole `Feature`.
+
+    Those of pictures are depth, and get all that info.json has to say of them; `rate` is in ticks a second.
 
     Raises:
         ValueError: A name or a dtype that cannot be written.
@@ -209,9 +213,12 @@ def extra_columns(columns: Mapping[str, str | Feature]) -> dict[str, Feature]:
         feature = Feature(name=name, dtype=told, shape=(1,)) if isinstance(told, str) else told
         if not _CAMERA_NAME.fullmatch(name) or feature.name != name:
             raise ValueError(f"column {name!r}: expected a name of letters, digits, '_', '-' and '.'.")
-        if feature.dtype != "string" and feature.numeric is None:
+        if feature.pictures and not isinstance(told, str):
+            feature = depth_info(feature, rate)
+        elif feature.dtype != "string" and feature.numeric is None:
             raise ValueError(
-                f"column {name!r}: expected 'string' or a type of numbers, got {feature.dtype!r}."
+                f"column {name!r}: expected 'string', a type of numbers, or a `depth_feature`, got "
+                f"{feature.dtype!r}."
             )
         found[name] = feature
     return found

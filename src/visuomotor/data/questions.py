@@ -74,6 +74,11 @@ class Questions:
         """Under which the weight of a mixture is looked up: "key/questions"."""
         return f"{self.key}/questions"
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Every question once, in order of first use."""
+        return tuple(dict.fromkeys(self._questions[self._rows].tolist()))
+
     def __len__(self) -> int:
         """Questions, and so samples."""
         return len(self._rows)

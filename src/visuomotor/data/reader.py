@@ -135,6 +135,11 @@ class LeRobotReader:
         return len(self.task_index)
 
     @property
+    def keys(self) -> Mapping[str, str]:
+        """Feature of "state", of "action" and of each camera."""
+        return dict(self._keys)
+
+    @property
     def rate(self) -> float:
         """Ticks a second."""
         return self.spec.rate
@@ -190,9 +195,12 @@ class LeRobotReader:
                 values = self.column(name)
                 told = json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes()
                 digest.update(name.encode() + told)
+        depth = [feature for feature in self.features.values() if feature.depth and self.meta]
         files: set[Path] = set()
         for episode in self.episodes:
-            for camera, part in sorted(episode.videos.items()):
+            row = self._catalog.episodes[episode.index]
+            more_parts = {feature.name: self._part(row, feature) for feature in depth}
+            for camera, part in sorted({**episode.videos, **more_parts}.items()):
                 if part.sha256 is not None:
                     digest.update(f"{camera} {part.sha256}".encode())
                 else:

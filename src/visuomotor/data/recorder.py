@@ -46,7 +46,8 @@ class Recorder:
         resume: Go on with the recording in `folder`, if there is one.
         executed: Whether each tick also tells what was done, besides the label.
         subtasks: Whether each tick tells a subtask.
-        columns: More columns of ticks, by dtype ("string", "float32", "bool", ...) or `Feature`.
+        columns: More columns of ticks, by dtype ("string", "float32", "bool", ...) or `Feature`; those of
+            depth are made by `visuomotor.data.depth.depth_feature`.
         meta: More for meta/visuomotor.json, plain values.
         settings: How pictures are kept.
         version: LeRobot format of the data set.
@@ -119,7 +120,7 @@ class Recorder:
             executed: What was done, if the recording keeps that.
             instruction: The words at this tick; those of the observation if None.
             subtask: What is to be done at this tick, if the recording keeps that.
-            extra: The value of every further column.
+            extra: The value of every further column; of depth meters, float (height, width).
 
         Raises:
             DataError: Something is missing, of another shape, or not a number; nothing was appended.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class EpisodeRows:
 
     Attributes:
         features: Of info.json.
+        keys: What is pictured, cameras by their name and depth by that of its column, to its feature.
         tasks: Every wording so far to its index.
         subtasks: Every subtask so far to its index.
     """
@@ -50,22 +51,29 @@ class EpisodeRows:
         self.spec = spec
         self.executed = executed
         self.told = subtasks
-        self.columns = dict(columns)
+        self.columns = {name: feature for name, feature in columns.items() if not feature.pictures}
+        self.depth = {name: feature for name, feature in columns.items() if feature.pictures}
         self.features: dict[str, Any] = layout.features(
             spec, executed=executed, subtasks=subtasks, settings=settings, columns=columns
         )
         self.tasks: dict[str, int] = {}
         self.subtasks: dict[str, int] = {}
         self._values: dict[str, list[np.ndarray]] = {name: [] for name in self._numeric()}
-        self._pictures: dict[str, list[Spread]] = {camera.name: [] for camera in spec.cameras}
+        self.keys = {camera.name: layout.camera_key(camera.name) for camera in spec.cameras}
+        self.keys |= {name: name for name in self.depth}
+        self._pictures: dict[str, list[Spread]] = {name: [] for name in self.keys}
+
+    @property
+    def filmed(self) -> dict[str, str]:
+        """Those of `keys` whose pictures are kept as video."""
+        return {name: key for name, key in self.keys.items() if self.features[key]["dtype"] == "video"}
 
     def check(self, episode: EncodedEpisode, number: int) -> None:
         """`DataError` unless it is one that these features describe."""
-        cameras = {camera.name for camera in self.spec.cameras}
         kept = {
             name: "image" if name in episode.stills else "video" for name in (*episode.clips, *episode.stills)
         }
-        wanted = {name: self.features[layout.camera_key(name)]["dtype"] for name in cameras}
+        wanted = {name: self.features[key]["dtype"] for name, key in self.keys.items()}
         if kept != wanted:
             raise DataError(f"episode {number}: expected {_kinds(wanted)}, got {_kinds(kept)}.")
         if self.executed != (episode.executed is not None):
@@ -111,13 +119,13 @@ class EpisodeRows:
         )
         for name, feature in self.columns.items():
             table = table.append_column(name, column_array(feature, episode.columns[name]))
-        for camera, pictures in episode.stills.items():
-            table = table.append_column(layout.camera_key(camera), layout.stills_array(pictures))
+        for name, pictures in episode.stills.items():
+            table = table.append_column(self.keys[name], layout.stills_array(pictures))
         return table
 
     def figures(self, episode: EncodedEpisode, table: pa.Table) -> dict[str, Spread]:
         """Feature to its figures in one episode: cameras first, then every column of numbers."""
-        found = {layout.camera_key(name): figures for name, figures in episode.pictures.items()}
+        found = {self.keys[name]: figures for name, figures in episode.pictures.items()}
         values = self._values_of(episode)
         for name in table.column_names:
             if name in values:
@@ -136,17 +144,17 @@ class EpisodeRows:
 
     def stats(self) -> dict[str, Any]:
         """The content of stats.json."""
-        figures = {layout.camera_key(name): plain(merge(parts)) for name, parts in self._pictures.items()}
+        figures = {self.keys[name]: plain(merge(parts)) for name, parts in self._pictures.items()}
         return figures | {
             name: plain(shaped_spread(np.concatenate(parts))) for name, parts in self._values.items()
         }
 
-    def take_up(self, reader: LeRobotReader, pictures: Mapping[str, list[Spread]]) -> None:
+    def take_up(self, reader: LeRobotReader, pictures: Callable[[str], list[Spread]]) -> None:
         """Go on behind the episodes of a data set.
 
         Args:
             reader: The data set.
-            pictures: Camera to the figures of its pictures, episode by episode.
+            pictures: Feature to the figures of its pictures, episode by episode.
 
         Raises:
             DataError: It has other columns.
@@ -166,8 +174,13 @@ class EpisodeRows:
                 f"{folder}: its ticks have the columns {sorted(found)}, expected {sorted(self.columns)} of "
                 "the same types. Use the same columns, or choose another folder."
             )
-        kinds = {camera.name: layout.camera_key(camera.name) for camera in self.spec.cameras}
-        if any(reader.features[key].dtype != self.features[key]["dtype"] for key in kinds.values()):
+        kept = {name: (f.dtype, f.shape, f.info) for name, f in reader.features.items() if f.depth}
+        if kept != {name: (f.dtype, f.shape, f.info) for name, f in self.depth.items()}:
+            raise DataError(
+                f"{folder}: has the depth {sorted(kept)}, expected {sorted(self.depth)} of the same size and "
+                "scale, kept in the same way. Use the same columns, or choose another folder."
+            )
+        if any(reader.features[key].dtype != self.features[key]["dtype"] for key in self.keys.values()):
             raise DataError(f"{folder}: keeps its pictures in another way. Use the same settings.")
         self.tasks = {task: index for index, task in enumerate(reader.tasks)}
         self.subtasks = {subtask: index for index, subtask in enumerate(reader.subtasks)}
@@ -179,7 +192,7 @@ class EpisodeRows:
         for name in self._values:
             values = vectors[name] if name in vectors else reader.column(name)
             self._values[name] = [] if values is None else [values]
-        self._pictures = {name: list(parts) for name, parts in pictures.items()}
+        self._pictures = {name: pictures(key) for name, key in self.keys.items()}
 
     def _numeric(self) -> tuple[str, ...]:
         vectors = (layout.STATE, layout.ACTION, *((layout.EXECUTED,) if self.executed else ()))

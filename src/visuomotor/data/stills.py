@@ -23,7 +23,7 @@ from jaxtyping import UInt8
 from visuomotor.data.features import Feature
 from visuomotor.errors import DataError
 
-__all__ = ["decode_still", "encode_png", "read_stills"]
+__all__ = ["decode_still", "encode_png", "encode_tiff", "read_stills"]
 
 _TO_RGB = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 _RESTORE = "Restore the file from a copy or collect the data again."
@@ -37,6 +37,28 @@ def encode_png(picture: UInt8[np.ndarray, "height width 3"]) -> bytes:
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
     frame.pts = 0
     return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
+def encode_tiff(picture: np.ndarray) -> bytes:
+    """The picture, float32 or uint16 (height, width), as an uncompressed TIFF file; nothing is lost."""
+    height, width = picture.shape
+    kind, bits = (3, 32) if picture.dtype == np.float32 else (1, 16)
+    pixels = np.ascontiguousarray(picture, f"<{'f4' if kind == 3 else 'u2'}").tobytes()
+    entries = (
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, bits),
+        (259, 3, 1),  # not compressed
+        (262, 3, 1),  # 0 is black
+        (273, 4, 8),  # pixels begin behind the header
+        (277, 3, 1),  # channels
+        (278, 4, height),
+        (279, 4, len(pixels)),
+        (339, 3, kind),  # 1 whole numbers, 3 real ones
+    )
+    tags = b"".join(struct.pack("<HHII", tag, type_, 1, value) for tag, type_, value in entries)
+    directory = struct.pack("<H", len(entries)) + tags + struct.pack("<I", 0)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(pixels)) + pixels + directory
 
 
 def read_stills(folder: Path, path: Path, feature: Feature, first: int, count: int) -> Iterator[np.ndarray]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +30,7 @@ from visuomotor.types import Camera
 __all__ = [
     "Clip",
     "ClipEncoder",
+    "ClipFile",
     "Settings",
     "StillSettings",
     "VideoSettings",
@@ -104,6 +105,52 @@ def tick_of_rate(rate: float) -> Fraction:
     return 1 / Fraction(rate).limit_denominator(1001)
 
 
+class ClipFile:
+    """A small mp4 in memory that grows frame by frame.
+
+    Args:
+        codec: Name of the encoder.
+        options: What it is told.
+        height: Pixels.
+        width: Pixels.
+        pixels: Format of the frames.
+        rate: Ticks a second.
+    """
+
+    def __init__(
+        self, codec: str, options: Mapping[str, str], height: int, width: int, pixels: str, rate: float
+    ) -> None:
+        self._tick = tick_of_rate(rate)
+        self._frames = 0
+        self._buffer = io.BytesIO()
+        self._container = av.open(self._buffer, "w", format="mp4")
+        stream: Any = self._container.add_stream(codec, rate=1 / self._tick, options=dict(options))
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        stream.codec_context.thread_count = 1
+        stream.codec_context.time_base = self._tick
+        self._stream = stream
+
+    def add(self, frame: av.VideoFrame) -> None:
+        """Append one frame of the size and format of the file."""
+        frame.pts, frame.time_base = self._frames, self._tick
+        self._frames += 1
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+    def finish(self) -> Clip:
+        """The finished clip; nothing can be added any more."""
+        for packet in self._stream.encode():
+            self._container.mux(packet)
+        self._container.close()
+        data = self._buffer.getvalue()
+        digest = hashlib.sha256()
+        with av.open(io.BytesIO(data)) as container:
+            for packet in _packets(container):
+                digest.update(bytes(packet))
+            extra = container.streams.video[0].codec_context.extradata or b""
+        return Clip(data=data, frames=self._frames, sha256=digest.hexdigest(), header=bytes(extra))
+
+
 class ClipEncoder:
     """Encodes one episode of one camera, picture by picture."""
 
@@ -115,12 +162,8 @@ class ClipEncoder:
                 f"Use {camera.height + camera.height % 2} x {camera.width + camera.width % 2}, or yuv444p."
             )
         self._camera = camera
-        self._tick = tick_of_rate(rate)
         self._pixels, self._colors = settings.pixels, _TO_YUV[settings.pixels]
-        self._frames = 0
-        self._buffer = io.BytesIO()
         self._reformatter = VideoReformatter()
-        self._container = av.open(self._buffer, "w", format="mp4")
         options = {
             "preset": settings.preset,
             "crf": str(settings.crf),
@@ -128,11 +171,7 @@ class ClipEncoder:
             "bf": "0",
             "x264-params": "scenecut=0:rc-lookahead=0:sync-lookahead=0:mbtree=0:threads=1",
         }
-        stream: Any = self._container.add_stream("libx264", rate=1 / self._tick, options=options)
-        stream.width, stream.height, stream.pix_fmt = camera.width, camera.height, settings.pixels
-        stream.codec_context.thread_count = 1
-        stream.codec_context.time_base = self._tick
-        self._stream = stream
+        self._file = ClipFile("libx264", options, camera.height, camera.width, settings.pixels, rate)
 
     def add(self, picture: np.ndarray) -> None:
         """Append one picture, uint8 (height, width, 3)."""
@@ -144,23 +183,11 @@ class ClipEncoder:
             )
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame = self._reformatter.reformat(rgb, format=self._pixels, interpolation=self._colors, threads=1)
-        frame.pts, frame.time_base = self._frames, self._tick
-        self._frames += 1
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+        self._file.add(frame)
 
     def finish(self) -> Clip:
         """The finished clip; the encoder is used up."""
-        for packet in self._stream.encode():
-            self._container.mux(packet)
-        self._container.close()
-        data = self._buffer.getvalue()
-        digest = hashlib.sha256()
-        with av.open(io.BytesIO(data)) as container:
-            for packet in _packets(container):
-                digest.update(bytes(packet))
-            extra = container.streams.video[0].codec_context.extradata or b""
-        return Clip(data=data, frames=self._frames, sha256=digest.hexdigest(), header=bytes(extra))
+        return self._file.finish()
 
 
 def encode(

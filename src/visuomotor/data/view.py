@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from importlib.resources import files
@@ -22,8 +22,10 @@ import numpy as np
 
 from visuomotor import __version__
 from visuomotor.data.check.base import Finding, Survey
-from visuomotor.data.check.run import CheckReport, check_survey
+from visuomotor.data.check.page import refuse_other_page
+from visuomotor.data.check.run import CheckReport, check_survey, merge_reports
 from visuomotor.data.check.scores import Score, score
+from visuomotor.data.check.table import CHECKS
 from visuomotor.data.files import replace_file
 from visuomotor.data.reader import EpisodeEntry, LeRobotReader
 from visuomotor.data.thumbnails import enlarge, jpeg, shrink
@@ -47,19 +49,23 @@ def view(
     out: str | os.PathLike[str],
     *,
     spec: Spec | None = None,
+    keys: Mapping[str, str] | None = None,
     most: int = 50,
     episodes: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a page about the data set in `folder` and return its path.
 
-    The page is written last: what was stopped leaves files beside it, but no page that lacks them.
+    Which episodes are shown is decided by their numbers, so that videos of no others are decoded, and checks
+    of pictures see these alone; `data check` looks at all. The page is written last: what was stopped leaves
+    files beside it, but no page that lacks them.
 
     Args:
         folder: A LeRobot data set.
         out: A folder for index.html, or a file that ends with ".html"; the folder NAME_files beside it
             holds the rest.
         spec: Meaning of the numbers, for data sets that do not bring one.
+        keys: Features that have other names than LeRobot's, as `LeRobotReader` takes them.
         most: How many episodes to show: half of them the most unusual, the others evenly from the rest.
         episodes: Numbers of the episodes to show instead.
         progress: Told how far it is.
@@ -69,11 +75,18 @@ def view(
         ValueError: An episode that does not exist.
     """
     page = Path(out) if Path(out).suffix == ".html" else Path(out) / "index.html"
-    _refuse_foreign(page)
-    survey = Survey(reader=LeRobotReader(Path(folder), spec, timed=False))
-    report = check_survey(survey, progress=progress)
+    refuse_other_page(page, "data view")
+    if most < 1:
+        raise ValueError(f"expected at least one episode to show, got {most}.")
+    survey = Survey(reader=LeRobotReader(Path(folder), spec, keys=keys, timed=False))
+    _refuse_missing(survey, episodes or ())
+    of_pictures = {one.name for one in CHECKS if one.scope == "pictures"}
+    report = check_survey(survey, only=[one.name for one in CHECKS if one.name not in of_pictures])
+    chosen = _choose(survey, score(survey, report), most, episodes)
+    seen = check_survey(survey, only=of_pictures, shown=chosen, progress=progress)
+    report = merge_reports(report, seen)
     scores = score(survey, report)
-    chosen = _choose(survey, scores, most, episodes)
+    chosen = _most_unusual_first(scores, chosen)
     beside = page.with_name(f"{page.stem}_files")
     beside.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -88,22 +101,22 @@ def view(
     return page
 
 
-def _refuse_foreign(page: Path) -> None:
-    if page.exists() and b'name="generator" content="visuomotor' not in page.read_bytes()[:2000]:
-        raise DataError(f"{page}: exists and is not a page of visuomotor. Choose another place.")
+def _refuse_missing(survey: Survey, wanted: Sequence[int]) -> None:
+    numbers = [entry.index for entry in survey.reader.episodes]
+    for number in wanted:
+        if number not in numbers:
+            raise ValueError(f"no episode {number}; there are {len(numbers)}, from {min(numbers)}.")
+
+
+def _most_unusual_first(scores: Sequence[Score], places: Iterable[int]) -> list[int]:
+    return sorted(places, key=lambda place: -scores[place].total)
 
 
 def _choose(survey: Survey, scores: list[Score], most: int, wanted: Sequence[int] | None) -> list[int]:
     """Places of the episodes to show, the most unusual first."""
-    numbers = {entry.index: place for place, entry in enumerate(survey.reader.episodes)}
-    order = sorted(range(len(scores)), key=lambda place: -scores[place].total)
+    order = _most_unusual_first(scores, range(len(scores)))
     if wanted is not None:
-        missing = [number for number in wanted if number not in numbers]
-        if missing:
-            raise ValueError(f"no episode {missing[0]}; there are {len(numbers)}, from {min(numbers)}.")
         return [place for place in order if survey.reader.episodes[place].index in set(wanted)]
-    if most < 1:
-        raise ValueError(f"expected at least one episode to show, got {most}.")
     if len(order) <= most:
         return order
     first = order[: -(-most // 2)]

@@ -32,7 +32,7 @@ from visuomotor.data.stats import Spread
 from visuomotor.data.tables import read_parquet
 from visuomotor.data.video import Settings, VideoSettings, header, join
 from visuomotor.errors import DataError
-from visuomotor.types import Camera, Spec
+from visuomotor.types import Spec
 
 __all__ = ["LeRobotWriter"]
 
@@ -48,7 +48,7 @@ class LeRobotWriter:
         spec: What body and data decide.
         executed: Whether each episode has executed actions besides the labels.
         subtasks: Whether each tick has a subtask.
-        columns: More columns of ticks, by dtype ("string", "float32", ...) or `Feature`.
+        columns: More columns of ticks, by dtype ("string", "float32", ...) or `Feature`; depth among them.
         meta: More for meta/visuomotor.json (env, task, ...), plain values; may be changed while
             writing and is saved with the next episode.
         settings: How pictures are kept.
@@ -80,12 +80,11 @@ class LeRobotWriter:
         self.folder = Path(folder)
         self.spec = spec
         self.meta: dict[str, Any] = dict(meta or {})
-        self._video = isinstance(settings or VideoSettings(), VideoSettings)
         self._of = EpisodeRows(
             spec,
             executed=executed,
             subtasks=subtasks,
-            columns=layout.extra_columns(columns or {}),
+            columns=layout.extra_columns(columns or {}, spec.rate),
             settings=settings or VideoSettings(),
         )
         self._episodes_per_file = episodes_per_file
@@ -162,7 +161,9 @@ class LeRobotWriter:
             e.state.nbytes + 2 * e.actions.nbytes + sum(len(p) for s in e.stills.values() for p in s)
             for e in pending
         )
-        video = max((self._video_bytes(camera.name, pending) for camera in self._filmed), default=0)
+        video = max(
+            (self._video_bytes(name, key, pending) for name, key in self._of.filmed.items()), default=0
+        )
         headers = self._headers if self._rows else _headers(pending[0])
         return (
             len(self._rows) + len(pending) >= self._episodes_per_file
@@ -171,15 +172,10 @@ class LeRobotWriter:
             or headers != _headers(episode)
         )
 
-    def _video_bytes(self, camera: str, pending: list[EncodedEpisode]) -> int:
-        path = self._path(layout.VIDEO_PATH, video_key=layout.camera_key(camera))
+    def _video_bytes(self, name: str, key: str, pending: list[EncodedEpisode]) -> int:
+        path = self._path(layout.VIDEO_PATH, video_key=key)
         written = path.stat().st_size if self._rows else 0
-        return written + sum(len(episode.clips[camera].data) for episode in pending)
-
-    @property
-    def _filmed(self) -> tuple[Camera, ...]:
-        """Cameras whose pictures are kept as video."""
-        return self.spec.cameras if self._video else ()
+        return written + sum(len(episode.clips[name].data) for episode in pending)
 
     def _path(self, template: str, **values: str) -> Path:
         return self.folder / template.format(**layout.place(self._file), **values)
@@ -222,12 +218,12 @@ class LeRobotWriter:
             self._save_meta()
 
     def _write_videos(self, episodes: list[EncodedEpisode]) -> None:
-        for camera in self._filmed:
-            path = self._path(layout.VIDEO_PATH, video_key=layout.camera_key(camera.name))
+        for name, key in self._of.filmed.items():
+            path = self._path(layout.VIDEO_PATH, video_key=key)
             sources: list[tuple[Path | bytes, int]] = (
                 [(path, self._pictures_in_file)] if self._pictures_in_file else []
             )
-            sources += [(episode.clips[camera.name].data, len(episode)) for episode in episodes]
+            sources += [(episode.clips[name].data, len(episode)) for episode in episodes]
             replace_file(path, lambda temporary, sources=sources: join(sources, temporary, self.spec.rate))  # type: ignore[misc]
 
     def _row(self, episode: EncodedEpisode, table: pa.Table, number: int, start: int, seen: int) -> pa.Table:
@@ -242,12 +238,12 @@ class LeRobotWriter:
             "dataset_from_index": start,
             "dataset_to_index": start + len(episode),
         }
-        for camera in self._filmed:
-            prefix = f"videos/{layout.camera_key(camera.name)}"
+        for name, key in self._of.filmed.items():
+            prefix = f"videos/{key}"
             row |= {f"{prefix}/chunk_index": at["chunk_index"], f"{prefix}/file_index": at["file_index"]}
             row[f"{prefix}/from_timestamp"] = seen / self.spec.rate
             row[f"{prefix}/to_timestamp"] = (seen + len(episode)) / self.spec.rate
-            row[f"{prefix}/sha256"] = episode.clips[camera.name].sha256
+            row[f"{prefix}/sha256"] = episode.clips[name].sha256
         row |= {"meta/episodes/chunk_index": at["chunk_index"], "meta/episodes/file_index": at["file_index"]}
         row["seed"] = episode.seed
         for name, figures in self._of.figures(episode, table).items():
@@ -298,7 +294,7 @@ class LeRobotWriter:
             read_parquet(p) for p in sorted((self.folder / "meta/episodes").glob("chunk-*/file-*.parquet"))
         ]
         every = pa.concat_tables(tables)
-        self._of.take_up(reader, {camera.name: _figures(every, camera.name) for camera in self.spec.cameras})
+        self._of.take_up(reader, lambda key: _figures(every, key))
         last = tables[-1]
         chunk, file = last["data/chunk_index"][0].as_py(), last["data/file_index"][0].as_py()
         self._file = chunk * layout.FILES_PER_CHUNK + file
@@ -309,9 +305,7 @@ class LeRobotWriter:
         starts = np.cumsum([0, *lengths[:-1]])
         self._tables = [whole.slice(int(start), length) for start, length in zip(starts, lengths)]
         self._pictures_in_file = end - begin
-        paths = {
-            c.name: self._path(layout.VIDEO_PATH, video_key=layout.camera_key(c.name)) for c in self._filmed
-        }
+        paths = {name: self._path(layout.VIDEO_PATH, video_key=key) for name, key in self._of.filmed.items()}
         self._headers = {name: header(path) for name, path in paths.items()}
         if len(whole) > end - begin:
             replace_file(
@@ -328,11 +322,9 @@ class LeRobotWriter:
                     path.unlink()
 
 
-def _figures(episodes: pa.Table, camera: str) -> list[Spread]:
-    """The figures of a camera's pictures, episode by episode."""
-    lists = {
-        name: episodes[f"stats/{layout.camera_key(camera)}/{name}"].to_pylist() for name in _FIGURE_NAMES
-    }
+def _figures(episodes: pa.Table, key: str) -> list[Spread]:
+    """The figures of a feature's pictures, episode by episode."""
+    lists = {name: episodes[f"stats/{key}/{name}"].to_pylist() for name in _FIGURE_NAMES}
     return [{name: np.array(lists[name][row]) for name in lists} for row in range(len(episodes))]
 
 

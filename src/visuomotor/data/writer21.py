@@ -59,12 +59,11 @@ class LeRobotWriter21:
         self.spec = spec
         self.meta: dict[str, Any] = dict(meta or {})
         settings = settings or VideoSettings()
-        self._video = isinstance(settings, VideoSettings)
         self._of = EpisodeRows(
             spec,
             executed=executed,
             subtasks=subtasks,
-            columns=layout.extra_columns(columns or {}),
+            columns=layout.extra_columns(columns or {}, spec.rate),
             settings=settings,
         )
         self.seeds: list[int] = []
@@ -121,7 +120,7 @@ class LeRobotWriter21:
         """Write one episode; see the docstring of this module for the order."""
         number = self.episodes
         for name, clip in episode.clips.items():
-            path = self._path(layout.VIDEO_PATH_2, layout.camera_key(name))
+            path = self._path(layout.VIDEO_PATH_2, self._of.keys[name])
             replace_file(path, lambda temporary, data=clip.data: temporary.write_bytes(data))  # type: ignore[misc]
         known, parts = len(self._of.tasks), len(self._of.subtasks)
         table = self._of.table(episode, number, self.ticks)
@@ -139,7 +138,7 @@ class LeRobotWriter21:
             "length": len(episode),
         }
         if episode.clips:
-            row["sha256"] = {layout.camera_key(name): clip.sha256 for name, clip in episode.clips.items()}
+            row["sha256"] = {self._of.keys[name]: clip.sha256 for name, clip in episode.clips.items()}
         self._append(layout.EPISODES_LINES, [row if episode.seed is None else {**row, "seed": episode.seed}])
         self._of.remember([episode])
         self.seeds += seeds
@@ -156,7 +155,7 @@ class LeRobotWriter21:
             os.fsync(file.fileno())
 
     def _save_info(self) -> None:
-        rate, cameras = self.spec.rate, len(self.spec.cameras) if self._video else 0
+        rate, cameras = self.spec.rate, len(self._of.filmed)
         info = {
             "codebase_version": layout.VERSION_21,
             "robot_type": self.spec.embodiment,
@@ -185,10 +184,7 @@ class LeRobotWriter21:
             if reader.version != layout.VERSION_21:
                 raise DataError(f"{self.folder}: holds LeRobot {reader.version}. Go on with its own writer.")
             stats = load_json_lines(self.folder / layout.STATS_LINES, ours=True)[:count]
-            pictures = {
-                camera.name: [_spread(row, camera.name) for row in stats] for camera in self.spec.cameras
-            }
-            self._of.take_up(reader, pictures)
+            self._of.take_up(reader, lambda key: [_spread(row, key) for row in stats])
             self.episodes, self.ticks = count, len(reader)
             self.seeds = [episode.seed for episode in reader.episodes if episode.seed is not None]
         for name, owned in (
@@ -218,6 +214,6 @@ def _texts(known: Mapping[str, int], first: int, kind: str) -> list[dict[str, An
     return [{f"{kind}_index": index, kind: text} for text, index in known.items() if index >= first]
 
 
-def _spread(row: Mapping[str, Any], camera: str) -> Spread:
-    """The figures of a camera's pictures in one episode; quantiles are not kept in v2.1."""
-    return {name: np.array(values) for name, values in row["stats"][layout.camera_key(camera)].items()}
+def _spread(row: Mapping[str, Any], key: str) -> Spread:
+    """The figures of a feature's pictures in one episode; quantiles are not kept in v2.1."""
+    return {name: np.array(values) for name, values in row["stats"][key].items()}

@@ -105,6 +105,11 @@ class Policy(nn.Module, ABC):
         return Diet()
 
     @property
+    def learns_answers(self) -> bool:
+        """Whether `loss` learns `Sample.answer`, which `transforms` make tokens of, without any action."""
+        return False
+
+    @property
     def sentence_encoder(self) -> str | None:
         """Frozen encoder whose token states `transforms` needs ("minilm"); None if it needs none."""
         return None

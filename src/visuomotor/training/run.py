@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,8 @@ from visuomotor.agent.folder import open_sentences, save_agent
 from visuomotor.agent.weights import put_weights, read_tensors
 from visuomotor.data.frames import Frames, VideoFrames
 from visuomotor.data.lerobot import LeRobotReader
-from visuomotor.data.loader import Loader
+from visuomotor.data.loader import Loader, Samples
+from visuomotor.data.questions import Questions
 from visuomotor.data.store import FrameStore, cache_folder
 from visuomotor.data.windows import Windows
 from visuomotor.errors import DataError, unknown_name
@@ -45,10 +46,21 @@ class _Source:
     key: str
     reader: LeRobotReader
     store: Frames
+    asked: bool = False
 
-    def windows(self, policy: Policy, episodes: Sequence[int]) -> Windows:
-        """Samples of some episodes, as the policy's window wants them."""
-        return Windows(self.reader, self.store, policy.window, self.key, episodes)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What weights of it are called."""
+        return (self.key, f"{self.key}/questions") if self.asked else (self.key,)
+
+    def samples(self, policy: Policy, episodes: Sequence[int]) -> list[Samples]:
+        """Samples of some episodes, as the policy's window wants them, and the questions in them."""
+        windows = Windows(self.reader, self.store, policy.window, self.key, episodes)
+        return [windows, *([self.questions(policy, episodes)] if self.asked else [])]
+
+    def questions(self, policy: Policy, episodes: Sequence[int] | None = None) -> Questions:
+        """The questions in some episodes; in all of them if None."""
+        return Questions(self.reader, self.store, policy.window, self.key, episodes)
 
     def origin(self) -> dict[str, Any]:
         """What a checkpoint says about these data."""
@@ -62,6 +74,15 @@ class _Source:
             "ticks": len(reader),
             "seeds": sorted(reader.seeds),
         }
+
+    def origins(self, policy: Policy) -> dict[str, dict[str, Any]]:
+        """`origin` of the data, and of the questions among them, by name."""
+        found = {self.key: self.origin()}
+        if self.asked:
+            questions = {"questions": len(self.questions(policy))}
+            told = {name: found[self.key][name] for name in ("folder", "hash", "episodes", "seeds")}
+            found[self.names[1]] = {**told, **questions}
+        return found
 
 
 def build_policy(name: str, config: Any | None, bodies: Mapping[str, Spec], *, seed: int) -> Policy:
@@ -88,6 +109,8 @@ def train_from_folder(
     policy_config: Any | None = None,
     config: TrainConfig | None = None,
     specs: Mapping[str, Spec] | None = None,
+    keys: Mapping[str, Mapping[str, str]] | None = None,
+    questions: Sequence[str] = (),
     text_path: Folder | None = None,
     cache: Folder | None = None,
     device: str | torch.device = "cpu",
@@ -108,6 +131,11 @@ def train_from_folder(
         policy_config: Its config; the default one if None.
         config: How to train.
         specs: Key to spec, for data sets that do not bring one.
+        keys: Key to the features of state, action and cameras that have other names than LeRobot's, as
+            `LeRobotReader` takes them.
+        questions: Keys of data sets whose questions are mixed in (see `visuomotor.data.questions`), for
+            policies that learn answers. They are a data set of their own, "KEY/questions" in
+            `config.weights`.
         text_path: Where the weights of the sentence encoder are; the packaged ones if None.
         cache: Folder for decoded pictures and encoded sentences; the user's cache folder if None.
         device: Where to compute.
@@ -120,38 +148,42 @@ def train_from_folder(
         resume: Whether a run that is there already may be resumed; if not, it is refused.
 
     Raises:
-        DataError: A data set is damaged or foreign.
+        DataError: A data set is damaged or foreign, or has no questions.
+        ValueError: Weights, specs, keys or questions of a data set that is not there, or questions for a
+            policy that has no loss for answers; found before a picture is decoded.
         CheckpointError: `out` holds something else, or a run with other settings or data.
         TrainInterrupted: Ctrl-C or SIGTERM; the state is saved, and the same call goes on.
     """
     config = config or TrainConfig()
     if frames not in get_args(FramesFrom):
         raise unknown_name("source of pictures", frames, get_args(FramesFrom))
-    refuse_foreign(Path(out))  # before pictures are decoded for minutes
-    sources = [
-        _open(key, folder, (specs or {}).get(key), cache, frames, preparing)
-        for key, folder in _named(data).items()
-    ]
-    model = build_policy(policy, policy_config, {s.key: s.reader.spec for s in sources}, seed=config.seed)
+    refuse_foreign(Path(out))  # this and what follows comes before pictures are decoded for minutes
+    films = _open(data, specs, keys, questions)
+    _refuse_unknown(config.weights or {}, [name for film in films for name in film.names])
+    model = build_policy(policy, policy_config, {f.key: f.reader.spec for f in films}, seed=config.seed)
+    _check_samples(model, films, config.hold_out)
     if begin is not None:
         weights = locate(begin) / "ema.safetensors"
         put_weights(model, read_tensors(weights), str(weights))
     sentences = open_sentences(model, text_path)
     if sentences is not None:
-        _warm(sentences, sources, cache, preparing)
+        _warm(model, sentences, films, cache, preparing)
+    sources = [_decode(film, cache, frames, preparing) for film in films]
     stats = {source.key: source.reader.stats for source in sources}
     pipelines = {key: model.transforms(key, stats[key], sentences) for key in stats}
 
     def load(part: str, batch_size: int, ahead: int, diet: Diet | None = None, workers: int = 0) -> Loader:
-        windows = [source.windows(model, _split(source, config.hold_out)[part]) for source in sources]
+        every = [source.samples(model, _split(source, config.hold_out)[part]) for source in sources]
+        samples = [one for some in every for one in some if len(one)]
+        weights = {s.name: (config.weights or {}).get(s.name, 1.0) for s in samples}
         return Loader(
-            windows,
+            samples,
             pipelines,
             batch_size=batch_size,
             seed=config.seed,
             embodiments=model.embodiments,
             diet=diet,
-            weights=config.weights,
+            weights=weights,
             prefetch=ahead,
             workers=workers,
         )
@@ -170,7 +202,7 @@ def train_from_folder(
             config=config,
             folder=out,
             stats=stats,
-            data={source.key: source.origin() for source in sources},
+            data={name: told for source in sources for name, told in source.origins(model).items()},
             sentences=sentences,
             instruction=next(iter(sources[0].reader.tasks)),
             validation=validation,
@@ -188,6 +220,7 @@ def save_untrained(
     policy_config: Any | None = None,
     seed: int = 0,
     specs: Mapping[str, Spec] | None = None,
+    keys: Mapping[str, Mapping[str, str]] | None = None,
     text_path: Folder | None = None,
 ) -> Path:
     """The checkpoint of a policy that has learned nothing: the weights that training with `seed` begins with.
@@ -199,12 +232,10 @@ def save_untrained(
         policy_config: Its config; the default one if None.
         seed: `TrainConfig.seed`.
         specs: Key to spec, for data sets that do not bring one.
+        keys: Key to the features that have other names than LeRobot's.
         text_path: Where the weights of the sentence encoder are; the packaged ones if None.
     """
-    sources = [
-        _open(key, folder, (specs or {}).get(key), None, "videos", None)
-        for key, folder in _named(data).items()
-    ]
+    sources = _open(data, specs, keys)
     model = build_policy(policy, policy_config, {s.key: s.reader.spec for s in sources}, seed=seed)
     return save_agent(
         out,
@@ -233,29 +264,62 @@ def _named(data: Folder | Sequence[Folder] | Mapping[str, Folder]) -> dict[str, 
     return named
 
 
-def _open(
-    key: str,
-    folder: Path,
-    spec: Spec | None,
-    cache: Folder | None,
-    source: FramesFrom,
-    preparing: Preparing | None,
-) -> _Source:
-    """Read a data set, and decode its pictures unless the cache has them, or they come from the videos."""
-    reader = LeRobotReader(folder, spec)
-    if not reader.episodes:
-        raise DataError(f"{folder}: the data set has no episode. Collect some first.")
+def _refuse_unknown(keys: Iterable[str], known: Collection[str]) -> None:
+    for key in keys:
+        if key not in known:
+            raise unknown_name("data-set key", key, known)
 
-    if source == "videos":
-        return _Source(key=key, reader=reader, store=VideoFrames(reader))
-    frames = None if cache is None else Path(cache) / "frames"
-    storage = "auto" if source == "store" else source
+
+def _open(
+    data: Folder | Sequence[Folder] | Mapping[str, Folder],
+    specs: Mapping[str, Spec] | None,
+    keys: Mapping[str, Mapping[str, str]] | None,
+    questions: Sequence[str] = (),
+) -> list[_Source]:
+    """The data sets with their tables read, and no picture decoded."""
+    named, sources = _named(data), []
+    _refuse_unknown([*(specs or {}), *(keys or {}), *questions], named)
+    for key, folder in named.items():
+        reader = LeRobotReader(folder, (specs or {}).get(key), keys=(keys or {}).get(key))
+        if not reader.episodes:
+            raise DataError(f"{folder}: the data set has no episode. Collect some first.")
+        sources.append(_Source(key=key, reader=reader, store=VideoFrames(reader), asked=key in questions))
+    return sources
+
+
+def _check_samples(policy: Policy, sources: Sequence[_Source], hold_out: int) -> None:
+    """Each data set has what is wanted of it."""
+    for source in sources:
+        train = _split(source, hold_out)["train"]
+        if not source.asked:
+            continue
+        if not policy.learns_answers:
+            raise ValueError(
+                f"training: questions of {source.key!r} are asked for, but {type(policy).__name__} has no "
+                "loss for answers. Leave questions out, or train a policy whose "
+                "`learns_answers` is true."
+            )
+        if not len(source.questions(policy, train)):
+            raise DataError(
+                f"{source.reader.folder}: none of its {len(train)} episodes for training asks a question. "
+                "Collect with `--annotate tabletop`, or leave questions out."
+            )
+
+
+def _decode(
+    source: _Source, cache: Folder | None, frames: FramesFrom, preparing: Preparing | None
+) -> _Source:
+    """The source with its pictures decoded, unless the cache has them, or they come from the videos."""
+    if frames == "videos":
+        return source
+    place = None if cache is None else Path(cache) / "frames"
 
     def tell(done: int, total: int) -> None:
         if preparing is not None:
-            preparing(f"decoding pictures of {key}", done, total)
+            preparing(f"decoding pictures of {source.key}", done, total)
 
-    return _Source(key=key, reader=reader, store=FrameStore.of(reader, frames, tell, storage=storage))
+    storage = "auto" if frames == "store" else frames
+    return replace(source, store=FrameStore.of(source.reader, place, tell, storage=storage))
 
 
 def _split(source: _Source, hold_out: int) -> dict[str, range]:
@@ -269,15 +333,21 @@ def _split(source: _Source, hold_out: int) -> dict[str, range]:
 
 
 def _warm(
-    sentences: SentenceCache, sources: Sequence[_Source], cache: Folder | None, preparing: Preparing | None
+    policy: Policy,
+    sentences: SentenceCache,
+    sources: Sequence[_Source],
+    cache: Folder | None,
+    preparing: Preparing | None,
 ) -> None:
     """Encode every sentence of the data once; they are kept beside the decoded pictures."""
     place = (Path(cache) if cache is not None else cache_folder().parent) / "sentences"
     for source in sources:
-        file = place / f"{sentences.hash[:16]}-{source.reader.hash[:16]}.safetensors"
+        asked = source.questions(policy).sentences if source.asked else ()
+        name = f"{sentences.hash[:16]}-{source.reader.hash[:16]}{'-asked' if asked else ''}"
+        file = place / f"{name}.safetensors"
         if file.is_file():
             sentences.load(file)
-        words = list(source.reader.tasks)
+        words = [*source.reader.tasks, *asked]
         for start in range(0, len(words), 64):
             if preparing is not None:
                 preparing(f"encoding sentences of {source.key}", start, len(words))

@@ -99,3 +99,22 @@ def test_the_documents_have_the_table_of_checks() -> None:
         assert f"| `{one.name}` | {one.severity} | {one.finds} | {one.spoils} | {one.limit} |" in text, (
             one.name
         )
+
+
+def test_a_report_of_something_else_is_left_alone(
+    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["data", "check", str(clean), "--only", "limits", "--report", str(tmp_path)]
+    assert main(command) == 0
+    assert main(command) == 0  # its own is replaced
+    for name, said in (
+        ("report.html", "is not a page of visuomotor data check"),
+        ("report.json", "is no report of data check"),
+    ):
+        kept, other = (tmp_path / name).read_text(), '{"success": 1}'
+        (tmp_path / name).write_text(other)
+        capsys.readouterr()
+        assert main(command) == 1
+        assert said in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == other
+        (tmp_path / name).write_text(kept)

@@ -15,8 +15,10 @@ from visuomotor.data.check.plots import illustrate
 from visuomotor.data.check.run import CheckReport
 from visuomotor.data.check.table import CHECKS
 from visuomotor.data.files import replace_file, replace_json
+from visuomotor.data.tables import load_json
+from visuomotor.errors import DataError
 
-__all__ = ["render", "write_report"]
+__all__ = ["refuse_foreign", "refuse_other_page", "render", "write_report"]
 
 _CARDS = 6
 """Findings of each check that get a picture; the others stand in a list."""
@@ -29,13 +31,42 @@ def write_report(place: str | Path, survey: Survey, report: CheckReport) -> Path
         place: A folder, or a file that ends with ".html".
         survey: What was checked.
         report: What was found.
+
+    Raises:
+        DataError: There is a report of something else.
     """
-    path = Path(place)
-    page = path if path.suffix == ".html" else path / "report.html"
+    page = _page(place)
+    refuse_foreign(place)
     html = render(survey, report)
     replace_json(page.with_suffix(".json"), report.to_json())
     replace_file(page, lambda temporary: temporary.write_text(html, encoding="utf-8"))
     return page
+
+
+def refuse_foreign(place: str | Path) -> None:
+    """`DataError` if `write_report` would replace a page or a JSON file that is no report of it."""
+    page = _page(place)
+    refuse_other_page(page, "data check")
+    told = page.with_suffix(".json")
+    if told.exists():
+        try:
+            known = load_json(told)
+        except DataError:
+            known = None
+        if not isinstance(known, dict) or not {"findings", "ran", "hash"} <= known.keys():
+            raise DataError(f"{told}: exists and is no report of data check. Choose another place.")
+
+
+def refuse_other_page(page: Path, command: str) -> None:
+    """`DataError` if there is a page that this command of ours did not write."""
+    mark = f'name="generator" content="visuomotor {command} '.encode()
+    if page.exists() and mark not in page.read_bytes()[:2000]:
+        raise DataError(f"{page}: exists and is not a page of visuomotor {command}. Choose another place.")
+
+
+def _page(place: str | Path) -> Path:
+    path = Path(place)
+    return path if path.suffix == ".html" else path / "report.html"
 
 
 def render(survey: Survey, report: CheckReport) -> str:

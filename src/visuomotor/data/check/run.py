@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from visuomotor.data import layout
 from visuomotor.data.check.base import SEVERITIES, Check, Finding, Severity, Survey
 from visuomotor.data.check.pictures import expect, look
 from visuomotor.data.check.table import CHECKS
@@ -15,7 +16,7 @@ from visuomotor.data.reader import LeRobotReader
 from visuomotor.errors import DataError, unknown_name
 from visuomotor.types import Spec
 
-__all__ = ["CheckReport", "Progress", "check", "check_survey"]
+__all__ = ["CheckReport", "Progress", "check", "check_survey", "merge_reports", "open_surveys"]
 
 Progress = Callable[[str, int, int], object]
 """Called with what is done, how much of it, and of how much."""
@@ -76,6 +77,7 @@ def check(
     *,
     test: str | os.PathLike[str] | None = None,
     spec: Spec | None = None,
+    keys: Mapping[str, str] | None = None,
     only: Iterable[str] | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
@@ -87,6 +89,7 @@ def check(
         folder: A LeRobot data set.
         test: Another one that policies will be tested on, to look for leakage.
         spec: Meaning of the numbers, for data sets that do not bring one.
+        keys: Features of theirs that have other names than LeRobot's, as `LeRobotReader` takes them.
         only: Names of the checks to run; all if None.
         progress: Told how many videos were looked at.
 
@@ -94,9 +97,24 @@ def check(
         DataError: A data set cannot be read at all.
         UnknownNameError: A name in `only` is no check.
     """
-    survey = Survey(reader=LeRobotReader(Path(folder), spec, timed=False))
-    against = None if test is None else Survey(reader=LeRobotReader(Path(test), spec, timed=False))
+    survey, against = open_surveys(folder, test, spec=spec, keys=keys)
     return check_survey(survey, against, only=only, progress=progress)
+
+
+def open_surveys(
+    folder: str | os.PathLike[str],
+    test: str | os.PathLike[str] | None = None,
+    *,
+    spec: Spec | None = None,
+    keys: Mapping[str, str] | None = None,
+) -> tuple[Survey, Survey | None]:
+    """A data set, and the one that policies are tested on, opened for `check_survey`; as for `check`."""
+    survey = Survey(reader=LeRobotReader(Path(folder), spec, keys=keys, timed=False))
+    if test is None:
+        return survey, None
+    if (Path(test) / layout.SIDECAR).exists():  # it says itself what it is
+        spec = keys = None
+    return survey, Survey(reader=LeRobotReader(Path(test), spec, keys=keys, timed=False))
 
 
 def check_survey(
@@ -104,9 +122,14 @@ def check_survey(
     test: Survey | None = None,
     *,
     only: Iterable[str] | None = None,
+    shown: Collection[int] | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """`check` for data sets that are open already; the traces of `survey` are filled in."""
+    """`check` for data sets that are open already; the traces of `survey` are filled in.
+
+    With `shown`, only the pictures of these episodes (places in the reader) are looked at, and what motion
+    lets expect of them is fitted to these alone.
+    """
     checks = [one for one in _chosen(only) if one.scope != "test set" or test is not None]
     found: list[Finding] = []
     for one in checks:
@@ -119,7 +142,7 @@ def check_survey(
                 found += _named(one, one.function(survey, excerpt))
     of_pictures = [one for one in checks if one.scope == "pictures"]
     if of_pictures:
-        found += _look(survey, progress)
+        found += _look(survey, shown, progress)
         for number, excerpt in enumerate(survey.excerpts()):
             cameras = [camera.name for camera in survey.reader.spec.cameras]
             traces = {
@@ -136,6 +159,16 @@ def check_survey(
         ticks=len(reader),
         findings=tuple(sorted(found, key=_order)),
         ran=tuple(one.name for one in checks),
+    )
+
+
+def merge_reports(one: CheckReport, other: CheckReport) -> CheckReport:
+    """Two reports of the same data set, made with different checks, as one."""
+    ran = {*one.ran, *other.ran}
+    return replace(
+        one,
+        findings=tuple(sorted((*one.findings, *other.findings), key=_order)),
+        ran=tuple(known.name for known in CHECKS if known.name in ran),
     )
 
 
@@ -156,13 +189,14 @@ def _named(one: Check, findings: Iterator[Finding]) -> Iterator[Finding]:
         yield replace(finding, check=one.name, advice=one.advice, severity=finding.severity or one.severity)
 
 
-def _look(survey: Survey, progress: Progress | None) -> Iterator[Finding]:
+def _look(survey: Survey, shown: Collection[int] | None, progress: Progress | None) -> Iterator[Finding]:
     """Fill in the traces, one video after the other; one that cannot be decoded is a finding."""
     cameras = [camera.name for camera in survey.reader.spec.cameras]
-    total = len(survey.reader.episodes) * len(cameras)
+    entries = [(n, e) for n, e in enumerate(survey.reader.episodes) if shown is None or n in shown]
+    total = len(entries) * len(cameras)
     done = 0
     for camera in cameras:  # one camera after the other, as their files lie on disk
-        for number, entry in enumerate(survey.reader.episodes):
+        for number, entry in entries:
             try:
                 survey.traces[number, camera] = look(survey, number, camera)
             except DataError as error:

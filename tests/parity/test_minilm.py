@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from visuomotor.backbones.minilm import load_minilm
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-transformers = pytest.importorskip("transformers", reason="needs the extra [parity]")
+transformers = pytest.importorskip("transformers", reason="needs the extra [test]")
 
 
 def test_states_equal_those_of_transformers(tmp_path) -> None:

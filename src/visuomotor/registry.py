@@ -17,6 +17,7 @@ __all__ = ["BUILT_IN", "lookup", "names"]
 BUILT_IN: dict[str, dict[str, str]] = {
     "policy": {
         "act": "visuomotor.policies.act:ACT",
+        "bc": "visuomotor.policies.bc:BC",
         "compact": "visuomotor.policies.compact:Compact",
     },
     "env": {

@@ -127,7 +127,7 @@ def test_extreme_noise_gives_finite_chunks(draw: float) -> None:
 
 
 def test_equal_noise_gives_equal_chunks_and_one_component_a_chunk() -> None:
-    mix = random_mixture().quiet()
+    mix = mixture.quiet(random_mixture())
     noise = torch.randn(BATCH, HORIZON, ACTION, generator=seeded(4))
     before = noise.clone()
     actions = mixture.sample(mix, noise)
@@ -152,7 +152,7 @@ def test_a_prefix_chooses_the_plan_that_begins_with_it() -> None:
         given = mixture.condition(mix, torch.full((1, 1, ACTION), side))
         for seed in range(5):
             noise = torch.randn(1, HORIZON, ACTION, generator=seeded(seed))
-            assert bool((mixture.sample(given.quiet(), noise) * side > 0.9).all())
+            assert bool((mixture.sample(mixture.quiet(given), noise) * side > 0.9).all())
 
 
 def test_conditioning_is_bayes_rule() -> None:

@@ -23,7 +23,18 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["LOW_NOISE", "Mixture", "choose", "condition", "from_raw", "log_density", "loss", "mode", "sample"]
+__all__ = [
+    "LOW_NOISE",
+    "Mixture",
+    "choose",
+    "condition",
+    "from_raw",
+    "log_density",
+    "loss",
+    "mode",
+    "quiet",
+    "sample",
+]
 
 LOW_NOISE = 1e-4
 """Spread of every component under low noise, in model space."""
@@ -37,13 +48,6 @@ class Mixture(NamedTuple):
     logits: Float[Tensor, "batch mode"]
     mean: Float[Tensor, "batch mode horizon action"]
     std: Float[Tensor, "batch mode horizon action"]
-
-    def quiet(self) -> Mixture:
-        """The same under low noise: a sample is the mean of a component, which is still drawn.
-
-        Source: robomimic 0.3.0, `low_noise_eval`.
-        """
-        return self._replace(std=torch.full_like(self.std, LOW_NOISE))
 
 
 def from_raw(
@@ -112,6 +116,14 @@ def condition(
     return mixture._replace(logits=_joint(begin, prefix, mask))
 
 
+def quiet(mixture: Mixture) -> Mixture:
+    """The mixture under low noise: a sample is the mean of a component, which is still drawn.
+
+    Source: robomimic 0.3.0, `low_noise_eval`.
+    """
+    return mixture._replace(std=torch.full_like(mixture.std, LOW_NOISE))
+
+
 def choose(
     logits: Float[Tensor, "batch mode"], draw: Float[Tensor, " batch"]
 ) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"]]:
@@ -138,7 +150,7 @@ def sample(
     """A chunk, from a component that the first number of the noise chooses; see `choose`.
 
     Args:
-        mixture: `mixture.quiet()` for low noise.
+        mixture: `quiet(mixture)` for low noise.
         noise: Standard normal.
     """
     chosen, first = choose(mixture.logits, noise[:, 0, 0])

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fabricated import invent
+from fabricated_comparison import played
 
 from visuomotor import __version__, study
 from visuomotor.cli import COMMANDS, commands, main
@@ -13,8 +15,9 @@ from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.synthetic import make_dataset
 from visuomotor.envs.tabletop.catalog import catalog
 from visuomotor.errors import DataError
+from visuomotor.evaluation.report import write_report
 from visuomotor.recipes import Recipe, get_recipe
-from visuomotor.study import Study
+from visuomotor.study import Arm, Comparison, Study, single
 
 REPORT = {
     "success": {"rate": 0.5, "low": 0.2, "high": 0.8, "n": 4},
@@ -188,6 +191,71 @@ def test_train_wants_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert "visuomotor train FOLDER" in capsys.readouterr().err
 
 
+# --- compare
+
+
+def test_options_of_compare_reach_every_arm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def compare_arms(out: Path, arms: list[Arm], **arguments: Any) -> Comparison:
+        seen.update(arguments, out=out, arms=arms)
+        report: dict[str, Any] = {"arms": {}, "references": {}, "differences": []}
+        return Comparison(folder=out, report=report, worked=())
+
+    monkeypatch.setattr(study, "compare_arms", compare_arms)
+    words = ["compare", "demo-tiny", "other=demo-tiny", "--out", "here", "--steps", "9", "--batch-size", "8"]
+    words += ["--seed", "3", "--episodes", "7", "--probe-episodes", "5", "--seed-offset", "90"]
+    words += ["--demonstrations", "11", "--unequal", "why not", "--no-untrained", "--merge", "f.json"]
+    assert main(words) == 0
+    assert [arm.name for arm in seen["arms"]] == ["demo-tiny", "other"]
+    for arm in seen["arms"]:
+        recipe = arm.recipe
+        assert (recipe.training.steps, recipe.training.batch_size, recipe.training.seed) == (9, 8, 3)
+        assert (recipe.collect.episodes, recipe.collect.seed) == (11, 3)
+        exam = recipe.evaluation
+        assert (exam.episodes, exam.probe_episodes, exam.seed_offset) == (7, 5, 90)
+    assert (seen["out"], seen["unequal"], seen["untrained"]) == (Path("here"), "why not", False)
+    assert (seen["merge"], seen["section"], seen["data"]) == (Path("f.json"), "policies", None)
+    assert seen["command"].startswith("visuomotor compare demo-tiny other=demo-tiny --out here")
+    assert "nothing was trained or played" in capsys.readouterr().out
+
+
+def test_compare_of_evaluations_gives_the_pair_or_every_pair(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(tmp_path / name) for name in ("a", "b", "c")]
+    for number, folder in enumerate(folders):
+        write_report(folder, played(invent(), 0.9 - 0.3 * number, number))
+    assert main(["compare", *folders[:2], "--json"]) == 0
+    pair = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert pair["n"] == 100
+    assert pair["difference"] < 0
+    assert main(["compare", *folders, "--json"]) == 0
+    said = capsys.readouterr().out
+    pairs = json.loads(said.splitlines()[-1])["differences"]
+    assert {key: pairs[0][key] for key in pair} == pair
+    assert len(pairs) == 3
+    assert f"{folders[1]} over {folders[0]}" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([], 1, "expected two arms or evaluations or more"),
+        (["demo-tny", "demo"], 1, "got both: demo and demo-tny"),
+        (["demo-tny", "elsewhere"], 2, "Did you mean 'demo-tiny'"),
+        (["a=demo-tny"], 2, "Did you mean 'demo-tiny'"),
+    ],
+)
+def test_compare_says_what_it_wants(
+    words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *words]) == code
+    assert message in capsys.readouterr().err
+
+
 # --- when things go wrong
 
 
@@ -239,7 +307,7 @@ def test_demo_refuses_a_folder_that_holds_something_else(
 def test_demo_refuses_the_folder_of_another_recipe(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study._claim(tmp_path, get_recipe("demo-tiny").with_seed(3))
+    single._claim(tmp_path, get_recipe("demo-tiny").with_seed(3))
     assert main(["demo", "--tiny", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert "recipe.collect.seed: 3 there, 0 here" in said

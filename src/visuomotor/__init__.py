@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from visuomotor.data.recorder import Recorder
     from visuomotor.envs.base import Env
     from visuomotor.errors import CheckpointError, DataError, VisuomotorError
-    from visuomotor.evaluation.runner import compare, evaluate
+    from visuomotor.evaluation.comparison import compare
+    from visuomotor.evaluation.runner import evaluate
     from visuomotor.experts.base import Expert
     from visuomotor.experts.collect import collect
     from visuomotor.policies.base import Policy
     from visuomotor.recipes import Recipe, get_recipe
     from visuomotor.registry import lookup, names
     from visuomotor.session import Session
-    from visuomotor.study import demo
+    from visuomotor.study import compare_arms, demo
     from visuomotor.training.run import train_from_folder as train
     from visuomotor.transforms.base import Pipeline
     from visuomotor.types import Batch, Chunk, Observation, Sample, Spec, Stats, Window
@@ -52,7 +53,8 @@ _HOME = {
     "VisuomotorError": "visuomotor.errors:VisuomotorError",
     "Window": "visuomotor.types:Window",
     "collect": "visuomotor.experts.collect:collect",
-    "compare": "visuomotor.evaluation.runner:compare",
+    "compare": "visuomotor.evaluation.comparison:compare",
+    "compare_arms": "visuomotor.study:compare_arms",
     "demo": "visuomotor.study:demo",
     "evaluate": "visuomotor.evaluation.runner:evaluate",
     "get_recipe": "visuomotor.recipes:get_recipe",
@@ -85,6 +87,7 @@ __all__ = [
     "__version__",
     "collect",
     "compare",
+    "compare_arms",
     "demo",
     "evaluate",
     "get_recipe",

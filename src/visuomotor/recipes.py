@@ -12,6 +12,8 @@ from typing import Any
 from visuomotor.experts.disturbance import Noise
 from visuomotor.perception.language import LanguageConfig
 from visuomotor.perception.sight import SightConfig
+from visuomotor.policies.act import ACTConfig
+from visuomotor.policies.bc import BCConfig
 from visuomotor.policies.compact import CompactConfig
 from visuomotor.registry import lookup
 from visuomotor.training.loop import TrainConfig
@@ -21,6 +23,10 @@ __all__ = [
     "EvaluateConfig",
     "Recipe",
     "demo",
+    "demo_act",
+    "demo_bc_l1",
+    "demo_bc_mixture",
+    "demo_bc_mse",
     "demo_tiny",
     "get_recipe",
     "lift",
@@ -145,6 +151,26 @@ def demo_tiny() -> Recipe:
         ),
         evaluation=EvaluateConfig(episodes=4, probe_episodes=2, videos=1),
     )
+
+
+def demo_act() -> Recipe:
+    """The demo with ACT: equal demonstrations, observations and steps."""
+    return replace(demo(), family="act", policy=ACTConfig.small())
+
+
+def demo_bc_mse() -> Recipe:
+    """The demo with behavior cloning by the squared error: equal demonstrations, observations and steps."""
+    return replace(demo(), family="bc", policy=BCConfig.small(head="mse"))
+
+
+def demo_bc_l1() -> Recipe:
+    """The demo with behavior cloning by the absolute error: equal demonstrations, observations and steps."""
+    return replace(demo(), family="bc", policy=BCConfig.small(head="l1"))
+
+
+def demo_bc_mixture() -> Recipe:
+    """The demo with behavior cloning by a mixture: equal demonstrations, observations and steps."""
+    return replace(demo(), family="bc", policy=BCConfig.small())
 
 
 def lift() -> Recipe:

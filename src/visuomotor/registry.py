@@ -45,6 +45,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "recipe": {
         "demo": "visuomotor.recipes:demo",
+        "demo-act": "visuomotor.recipes:demo_act",
+        "demo-bc-l1": "visuomotor.recipes:demo_bc_l1",
+        "demo-bc-mixture": "visuomotor.recipes:demo_bc_mixture",
+        "demo-bc-mse": "visuomotor.recipes:demo_bc_mse",
         "demo-tiny": "visuomotor.recipes:demo_tiny",
         "lift": "visuomotor.recipes:lift",
         "tabletop-all": "visuomotor.recipes:tabletop_all",

@@ -13,9 +13,10 @@ import pytest
 from fabricated import invent
 
 from visuomotor.evaluation.charts import curve_chart, interval_chart, percent
+from visuomotor.evaluation.comparison import compare
 from visuomotor.evaluation.page import duration, render_page
 from visuomotor.evaluation.report import build_report, write_report
-from visuomotor.evaluation.runner import FIRST_SEED, compare, evaluate
+from visuomotor.evaluation.runner import FIRST_SEED, evaluate
 
 VOID = {"meta", "br", "line", "circle", "rect", "polyline"}
 
@@ -163,14 +164,18 @@ def luminance(color: str) -> float:
 def test_texts_stand_out_from_their_ground_in_both_schemes(scheme: int) -> None:
     """WCAG 2.2, success criterion 1.4.3: 4.5 to 1."""
     style = files("visuomotor").joinpath("static/page.css").read_text()
-    block = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme]
-    colors = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+    arms = files("visuomotor.evaluation").joinpath("static/comparison.css").read_text()
+    colors = {}
+    for sheet in (style, arms):
+        block = re.findall(r":root \{(.*?)\}", sheet, re.DOTALL)[scheme]
+        colors.update(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
     for text, grounds in {
         "ink": ("paper", "card", "wash"),
         "soft": ("paper", "card", "wash"),
         "good": ("paper", "card", "good-wash"),
         "bad": ("paper", "card", "bad-wash"),
         "second": ("card",),
+        **{f"arm{number}": ("paper", "card") for number in range(8)},
     }.items():
         for ground in grounds:
             light, dark = sorted((luminance(colors[text]), luminance(colors[ground])), reverse=True)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from visuomotor.errors import CheckpointError, DataError, VisuomotorError
+from visuomotor.evaluation.comparison import compare
 from visuomotor.evaluation.origin import read_origin
 from visuomotor.evaluation.probes import MAIN
-from visuomotor.evaluation.runner import FIRST_SEED, Evaluation, Progress, compare, evaluate, seeds_of
+from visuomotor.evaluation.runner import FIRST_SEED, Evaluation, Progress, evaluate, seeds_of
 
 WORLD = {"env": "grid_world:GridWorld", "env_options": {"max_ticks": 25}}
 
@@ -172,6 +173,17 @@ def test_ctrl_c_ends_the_workers_and_keeps_what_was_finished(tmp_path: Path) -> 
     assert seen[0].done == 5
     assert len(evaluation.trials) == 36
     assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == 1 + 36
+
+
+def test_a_kill_before_the_first_episode_leaves_a_folder_that_goes_on(tmp_path: Path) -> None:
+    for number, left in enumerate(({"episodes.jsonl.new": "{"}, {"episodes.jsonl": '{"version": "0'})):
+        out = tmp_path / str(number)
+        out.mkdir()
+        for name, text in left.items():
+            (out / name).write_text(text)
+        evaluation = play(probes=(), episodes=2, out=out, videos=0)
+        assert len((out / "episodes.jsonl").read_text().splitlines()) == 1 + len(evaluation.trials)
+        assert len(play(probes=(), episodes=2, out=out, videos=0).trials) == 2
 
 
 def test_an_output_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:

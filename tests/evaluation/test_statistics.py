@@ -13,6 +13,7 @@ from visuomotor.evaluation.statistics import (
     clopper_pearson,
     evidence_above,
     evidence_below,
+    holm,
     mcnemar,
     newcombe,
     newcombe_paired,
@@ -102,6 +103,25 @@ def test_mcnemar_is_twice_the_smaller_tail_of_a_fair_coin(first: int, second: in
         assert mcnemar(first, second) == pytest.approx(min(1.0, 2 * extreme / 2**n))
     assert mcnemar(first, second) == mcnemar(second, first)
     assert 0 < mcnemar(first, second) <= 1
+
+
+def test_holm_gives_the_values_of_a_worked_example() -> None:
+    """Ascending 0.005, 0.01, 0.03, 0.04 become 4, 3, 2 and 1 times as much, never falling (Holm 1979)."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm([0.1, 1.2])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_never_helps_and_keeps_the_order(values: list[float]) -> None:
+    adjusted = holm(values)
+    assert all(value <= more <= 1 for value, more in zip(values, adjusted))
+    order = sorted(range(len(values)), key=lambda place: values[place])
+    assert [adjusted[place] for place in order] == sorted(adjusted)
+    assert min(adjusted) == pytest.approx(min(1.0, len(values) * min(values)))
 
 
 def test_mcnemar_rejects_equal_agents_at_most_as_often_as_it_says() -> None:

@@ -74,3 +74,18 @@ def test_every_kind_of_failure_is_filmed_and_a_few_successes() -> None:
     assert ("phrasing", "success") not in kinds
     assert not any(part == "blank" for part, _ in kinds)
     assert choose(invent().trials, 0) == []
+
+
+def test_the_first_scenes_are_filmed_however_they_end() -> None:
+    trials = invent().trials
+    first = [trial for trial in choose(trials, 0, first=3) if trial.part == "main"]
+    assert [trial.index for trial in first] == [0, 1, 2]
+    both = [trial.index for trial in choose(trials, 1, first=2) if trial.part == "main"]
+    assert both[:2] == [0, 1]
+    assert len(set(both)) == len(both)
+    assert {outcome(trial) for trial in choose(trials, 1, first=2)} >= {
+        "success",
+        "out of time",
+        "wrong place",
+        "dropped",
+    }

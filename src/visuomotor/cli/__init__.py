@@ -28,7 +28,7 @@ COMMANDS = {
     "train": "train a policy on data sets",
     "dagger": "train a policy on states that it meets itself, labeled by the expert",
     "evaluate": "measure a policy in unseen scenes, with probes, videos and a report",
-    "compare": "paired comparison of two evaluations",
+    "compare": "train and evaluate policies on equal terms, or compare evaluations, scene by scene",
     "policies": "list policy families",
     "envs": "list environments with their tasks, suites, bodies and worlds",
     "recipes": "list recipes",

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from visuomotor import registry
+from visuomotor.cli.compare import compare
 from visuomotor.cli.data import data_check, data_convert, data_info, data_repair, data_view
 from visuomotor.cli.options import Report, Words, parse, save_report
 from visuomotor.cli.show import Bars, rate, table
 from visuomotor.recipes import CollectConfig, EvaluateConfig, Recipe, get_recipe
-from visuomotor.rollout import plain
 
 __all__ = [
     "collect",
@@ -190,7 +190,7 @@ class _Train:
 
 def train(words: Words, prog: str) -> Report:
     """Learn from data sets."""
-    from visuomotor.study import training_progress
+    from visuomotor.study.parts import training_progress
     from visuomotor.training.run import train_from_folder
 
     name = _chosen_recipe(words, "demo")
@@ -298,7 +298,7 @@ def dagger(words: Words, prog: str) -> Report:
     return report.to_json()
 
 
-# --- evaluate, compare
+# --- evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,7 +332,7 @@ def evaluate(words: Words, prog: str) -> Report:
     """Success in unseen scenes."""
     from visuomotor.evaluation import runner
     from visuomotor.evaluation.report import write_report
-    from visuomotor.study import evaluation_progress
+    from visuomotor.study.parts import evaluation_progress
 
     args = parse(_Evaluate, words, prog)
     how = args.how
@@ -364,26 +364,6 @@ def evaluate(words: Words, prog: str) -> Report:
     _print_success(report)
     print(f"report: {args.out / 'report.html'}")
     return dict(report)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Compare:
-    """Options of `compare`."""
-
-    first: Positional[Path]
-    """Output folder of an evaluation."""
-    second: Positional[Path]
-    """Output folder of another one, on the same seeds."""
-
-
-def compare(words: Words, prog: str) -> Report:
-    """Paired difference of two evaluations."""
-    from visuomotor.evaluation import runner
-
-    args = parse(_Compare, words, prog)
-    report = plain(runner.compare(args.first, args.second).to_json())
-    table([(key, str(value)) for key, value in report.items()])
-    return report
 
 
 # --- lists, doctor

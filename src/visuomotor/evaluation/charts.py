@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["curve_chart", "episode_grid", "interval_axis", "interval_chart", "percent"]
+__all__ = ["Point", "curve_chart", "episode_grid", "interval_axis", "interval_chart", "percent", "thin"]
 
 Point = tuple[int | float, float]
 """Step and value."""
@@ -87,7 +87,7 @@ def curve_chart(curves: Mapping[str, Sequence[Point]]) -> str:
     )
     paths = "".join(
         f'<polyline class="line line{number}" points="'
-        + " ".join(f"{1000 * x / last:.1f},{height(y):.2f}" for x, y in _thin(points))
+        + " ".join(f"{1000 * x / last:.1f},{height(y):.2f}" for x, y in thin(points))
         + '"/>'
         for number, points in enumerate(shown.values())
     )
@@ -121,7 +121,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return inside if len(inside) > 1 else [below[-1], above[0] * 1.0001]
 
 
-def _thin(points: Sequence[Point], most: int = 400) -> list[Point]:
+def thin(points: Sequence[Point], most: int = 400) -> list[Point]:
     """At most about `most` points, the first and the last among them."""
     stride = max(1, len(points) // most)
     return [*points[::stride], points[-1]]

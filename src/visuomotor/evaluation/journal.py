@@ -50,7 +50,8 @@ class Journal:
         path = folder / NAME
         if path.is_file():
             return cls(path, _read(path, header))
-        strangers = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        drafts = {f"{NAME}.new"}  # what a kill left
+        strangers = sorted({entry.name for entry in folder.iterdir()} - drafts) if folder.is_dir() else []
         if strangers or (folder.exists() and not folder.is_dir()):
             raise DataError(
                 f"{folder}: expected an empty folder or that of an evaluation, "
@@ -58,7 +59,7 @@ class Journal:
                 "Choose another output folder; nothing was overwritten."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(header) + "\n")
+        _write(path, [header])
         return cls(path, {})
 
     def add(self, place: int, trial: Trial) -> None:
@@ -96,13 +97,20 @@ def _read(path: Path, header: Mapping[str, Any]) -> dict[int, Trial]:
                 raise DataError(
                     f"{path}, line {number + 1}: not JSON. Delete the file to begin again."
                 ) from error
-    if not rows or rows[0] != header:
-        there = rows[0] if rows else {}
-        different = sorted(key for key in header if there.get(key) != header[key])
+    rows = rows or [dict(header)]  # cut off before anything was played
+    if rows[0] != header:
+        different = sorted(key for key in header if rows[0].get(key) != header[key])
         raise DataError(
             f"{path}: holds another evaluation (different: {', '.join(different)}). "
             "Choose another output folder; nothing was overwritten."
         )
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _write(path, rows)
     trials = {row.pop("place"): row for row in rows[1:]}
     return {place: Trial.from_json(row) for place, row in trials.items()}
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The whole file, or none of it."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    draft.replace(path)

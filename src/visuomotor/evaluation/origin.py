@@ -12,7 +12,7 @@ from typing import Any
 from visuomotor.agent.disk import PROVENANCE, locate, read_json
 from visuomotor.errors import unknown_name
 
-__all__ = ["Origin", "read_curve", "read_origin"]
+__all__ = ["Origin", "read_curve", "read_origin", "world_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def read_origin(folder: str | os.PathLike[str], key: str | None = None) -> Origi
     seeds = frozenset(int(seed) for entry in data.values() for seed in entry.pop("seeds", ()))
     if key is not None and key not in data:
         raise unknown_name("data-set key", key, data)
-    env, env_options, task = _world(data if key is None else {key: data[key]})
+    env, env_options, task = world_of(data if key is None else {key: data[key]})
     curve = read_curve(place.parent)
     return Origin(
         folder=place,
@@ -110,8 +110,12 @@ def read_origin(folder: str | os.PathLike[str], key: str | None = None) -> Origi
     )
 
 
-def _world(data: Mapping[str, Mapping[str, Any]]) -> tuple[str | None, dict[str, Any], str | None]:
-    """Environment, its options and task, if all data sets that name one name the same."""
+def world_of(data: Mapping[str, Mapping[str, Any]]) -> tuple[str | None, dict[str, Any], str | None]:
+    """Environment, its options and task, if all data sets that name one name the same.
+
+    Args:
+        data: Data-set key to what the data set says of itself.
+    """
     worlds = []
     for entry in data.values():
         if entry.get("env"):

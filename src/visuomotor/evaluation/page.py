@@ -14,7 +14,7 @@ from typing import Any
 
 from visuomotor.evaluation.charts import curve_chart, episode_grid, interval_axis, interval_chart, percent
 
-__all__ = ["duration", "render_page"]
+__all__ = ["duration", "fill_page", "interval_text", "pair_list", "render_page"]
 
 Film = tuple[Mapping[str, Any], Mapping[str, Any]]
 """A row of `report["videos"]` with the row of its episode."""
@@ -43,15 +43,28 @@ def render_page(report: Mapping[str, Any], videos: Mapping[str, bytes]) -> str:
         _episodes(report, films),
         _repeat(report),
     ]
+    title = f"{_task(report)}: {_count(report['success'])} · visuomotor"
+    return fill_page(title, sections, version=str(report["versions"]["visuomotor"]))
+
+
+def fill_page(title: str, sections: Sequence[str], *, version: str, more_style: str = "") -> str:
+    """A whole page that asks nothing of the network.
+
+    Args:
+        title: Plain text.
+        sections: HTML, everything from outside escaped; empty ones are left out.
+        version: Of the software that made it.
+        more_style: CSS after that of every report.
+    """
     template = files("visuomotor.evaluation").joinpath("static/report.html").read_text(encoding="utf-8")
     style = files("visuomotor").joinpath("static/page.css").read_text(encoding="utf-8")
-    versions = report["versions"]
     return Template(template).substitute(
-        title=escape(f"{_task(report)}: {_count(report['success'])} · visuomotor"),
-        version=escape(str(versions["visuomotor"])),
+        title=escape(title),
+        version=escape(version),
         style=style,
+        more_style=more_style,
         content="\n".join(section for section in sections if section),
-        foot=f"Made by visuomotor {escape(str(versions['visuomotor']))} from the report.json beside it.",
+        foot=f"Made by visuomotor {escape(version)} from the report.json beside it.",
     )
 
 
@@ -79,8 +92,8 @@ def _count(result: Mapping[str, Any]) -> str:
     return f"{result['successes']} of {result['n']}"
 
 
-def _interval(result: Mapping[str, Any]) -> str:
-    """ "91.5 to 99.0 %"."""
+def interval_text(result: Mapping[str, Any]) -> str:
+    """The interval of a rate for a person: "91.5 to 99.0 %"."""
     return f"{100 * result['low']:.1f} to {percent(result['high'], 1)}"
 
 
@@ -97,7 +110,7 @@ def _header(report: Mapping[str, Any]) -> str:
 <p class="lede">{_lede(report)}</p>
 <div class="hero">
 <div class="line"><span class="big num">{percent(success["rate"])}</span>
-<span class="num">95 % interval <b>{_interval(success)}</b>, n = {success["n"]}</span></div>
+<span class="num">95 % interval <b>{interval_text(success)}</b>, n = {success["n"]}</span></div>
 <div class="chart">{chart}{interval_axis()}</div>
 <p class="soft">The dot is the share that succeeded. The band holds the true rate with 95 % confidence
 (Wilson): with more episodes it would become narrower.</p>
@@ -178,7 +191,7 @@ def _one_task(name: str, result: Mapping[str, Any]) -> str:
     return f"""<div class="probe">
 <div><h3>{escape(title)}</h3><p class="soft">{escape(why)}</p></div>
 <div><div class="value num"><b>{percent(result["rate"])}</b>
-<span>{_interval(result)}, n = {result["n"]}</span></div>
+<span>{interval_text(result)}, n = {result["n"]}</span></div>
 <div class="chart">{interval_chart(result, title)}</div></div>
 </div>"""
 
@@ -205,7 +218,7 @@ def _probe(name: str, result: Mapping[str, Any]) -> str:
 <div><h3>{escape(result["title"])}</h3><p class="soft">{escape(result["question"])}</p>
 <p class="verdict">{escape(_verdict(name, result))}</p></div>
 <div><div class="value num"><b>{percent(result["rate"])}</b>
-<span>{_interval(result)}, n = {result["n"]}</span></div>
+<span>{interval_text(result)}, n = {result["n"]}</span></div>
 <div class="chart">{interval_chart(result, result["title"], marks=marks)}</div></div>
 </div>"""
 
@@ -328,11 +341,12 @@ def _learning(report: Mapping[str, Any]) -> str:
     return f"""<section aria-labelledby="learning">
 <h2 id="learning">How it learned</h2>
 {curve_chart(curves)}
-{_pairs(pairs)}
+{pair_list(pairs)}
 </section>"""
 
 
-def _pairs(pairs: Mapping[str, Any]) -> str:
+def pair_list(pairs: Mapping[str, Any]) -> str:
+    """Names with their values, escaped, as a list in two columns; those without a value are left out."""
     items = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
         for name, value in pairs.items()
@@ -403,5 +417,5 @@ def _repeat(report: Mapping[str, Any]) -> str:
 <h2 id="repeat">Get the same numbers again</h2>
 <p>Episodes are functions of their seed: on the same machine they repeat bit by bit.</p>
 {command}
-{_pairs(pairs)}
+{pair_list(pairs)}
 </section>"""

@@ -22,7 +22,7 @@ from visuomotor.evaluation.statistics import proportion
 from visuomotor.executors import default_execute
 from visuomotor.rollout import Episode, plain
 
-__all__ = ["build_report", "write_report"]
+__all__ = ["build_report", "replace_file", "write_report"]
 
 
 def write_report(
@@ -49,12 +49,12 @@ def write_report(
     if evaluation.folder is not None:
         videos = {video.file: (evaluation.folder / video.file).read_bytes() for video in evaluation.videos}
     page = render_page(report, videos)
-    _replace(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    _replace(folder / "report.html", page)
+    replace_file(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    replace_file(folder / "report.html", page)
     return report
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Write a file so that it is never seen half written."""
     draft = path.with_name(path.name + ".new")
     draft.write_text(text, encoding="utf-8")

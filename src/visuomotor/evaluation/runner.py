@@ -1,4 +1,4 @@
-"""Evaluate an agent: seeded episodes in parallel, probes, videos, and the comparison of two evaluations.
+"""Evaluate an agent: seeded episodes in parallel, probes and videos.
 
 Every episode is a function of its seed, so the result does not depend on the number of workers, and an
 interrupted evaluation goes on where it was when its output folder is given again.
@@ -6,7 +6,6 @@ interrupted evaluation goes on where it was when its output folder is given agai
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from visuomotor.errors import DataError
 from visuomotor.evaluation.journal import Journal
 from visuomotor.evaluation.latency import InferenceTime, measure_latency
 from visuomotor.evaluation.origin import Origin, read_origin
@@ -31,11 +29,10 @@ from visuomotor.evaluation.probes import (
     summarize,
 )
 from visuomotor.evaluation.setup import Setup, Station, is_folder
-from visuomotor.evaluation.statistics import Difference, Proportion, paired_difference, proportion
+from visuomotor.evaluation.statistics import Proportion, proportion
 from visuomotor.evaluation.videos import Filming, Video, choose, outcome
-from visuomotor.rollout import plain
 
-__all__ = ["FIRST_SEED", "Evaluation", "Progress", "compare", "evaluate", "seeds_of"]
+__all__ = ["FIRST_SEED", "Evaluation", "Progress", "evaluate", "seeds_of"]
 
 FIRST_SEED = 1_000_000_000
 """Where the seeds of evaluations begin; those of collections lie below."""
@@ -137,6 +134,8 @@ def evaluate(
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
     videos: int = 2,
+    films: int = 0,
+    timed: int = 200,
     progress: Callable[[Progress], None] | None = None,
 ) -> Evaluation:
     """Play seeded episodes and probes, time the policy, film what is worth seeing.
@@ -158,6 +157,8 @@ def evaluate(
         workers: Processes; one for each core if None, 0 for this process.
         out: Folder for finished episodes and videos; given again, finished episodes are not played again.
         videos: Films of each outcome of the main part; needs `out`.
+        films: First main episodes that are filmed however they end; needs `out`.
+        timed: Calls of the policy that are timed.
         progress: Called after each step.
 
     Raises:
@@ -179,8 +180,9 @@ def evaluate(
     count = available_cores() if workers is None else workers
     with Pool(setup.build, min(count, len(cases))) as pool:
         trials = _play(pool, cases, journal, progress)
-        inference, horizon = _time(pool, cases[0], trials, progress)
-        films = _film(pool, cases, trials, Path(out), videos, progress) if out is not None and videos else ()
+        inference, horizon = _time(pool, cases[0], timed, trials, progress)
+        chosen = choose(trials, videos, films) if out is not None and videos + films else []
+        filmed = _film(pool, cases, trials, chosen, Path(out or ""), progress)
     return Evaluation(
         setup=setup,
         options=dict(options or {}),
@@ -189,7 +191,7 @@ def evaluate(
         inference=inference,
         horizon=horizon,
         origin=origin,
-        videos=tuple(films),
+        videos=tuple(filmed),
         folder=None if out is None else Path(out),
         seconds=time.perf_counter() - began,
         workers=count,
@@ -294,20 +296,25 @@ class _Time:
     """The task of a worker: time the policy on the first observation of a case."""
 
     case: Case
+    calls: int
 
     def __call__(self, station: Station) -> tuple[InferenceTime, int]:
         agent = station.session.agent
         station.env.reset(seed=self.case.seed, options=dict(self.case.options))
         observation = station.env.observe([camera.name for camera in agent.spec.cameras])
-        return measure_latency(agent, observation), agent.window.horizon
+        return measure_latency(agent, observation, calls=self.calls), agent.window.horizon
 
 
 def _time(
-    pool: Pool[Station], case: Case, trials: Sequence[Trial], progress: Callable[[Progress], None] | None
+    pool: Pool[Station],
+    case: Case,
+    calls: int,
+    trials: Sequence[Trial],
+    progress: Callable[[Progress], None] | None,
 ) -> tuple[InferenceTime, int]:
     """Time of one policy step and length of its chunk, while the other workers have nothing to do."""
     _tell(progress, "timing", 0, 1, trials)
-    (answer,) = pool.run([_Time(case)])
+    (answer,) = pool.run([_Time(case, calls)])
     _tell(progress, "timing", 1, 1, trials)
     return answer
 
@@ -316,15 +323,17 @@ def _film(
     pool: Pool[Station],
     cases: Sequence[Case],
     trials: Sequence[Trial],
+    chosen: Sequence[Trial],
     folder: Path,
-    each: int,
     progress: Callable[[Progress], None] | None,
 ) -> list[Video]:
     """Film the chosen trials; those whose file is there already are kept."""
+    if not chosen:
+        return []
     place = {(trial.part, trial.index): number for number, trial in enumerate(trials)}
     films: list[Video] = []
     tasks: list[Filming] = []
-    for trial in choose(trials, each):
+    for trial in chosen:
         reason = re.sub(r"[^a-z0-9]+", "-", outcome(trial).lower())
         name = f"{trial.part}-{trial.index:03d}-{reason}.mp4"
         film = Video(file=f"videos/{name}", part=trial.part, index=trial.index, outcome=outcome(trial))
@@ -342,56 +351,3 @@ def _film(
     _tell(progress, "videos", 0, len(tasks), trials)
     pool.run(tasks, count)
     return films
-
-
-def compare(
-    first: Evaluation | str | os.PathLike[str], second: Evaluation | str | os.PathLike[str]
-) -> Difference:
-    """The success of two agents on the main episodes that both played: second minus first.
-
-    Args:
-        first: An evaluation, or its output folder or report.json.
-        second: Likewise.
-
-    Raises:
-        ValueError: They share no seed, or the environments or reset options differ.
-        DataError: No report.
-    """
-    worlds, outcomes = zip(*(_outcomes(one) for one in (first, second)), strict=True)
-    if worlds[0] != worlds[1]:
-        different = sorted(key for key in worlds[0] if worlds[0][key] != worlds[1][key])
-        raise ValueError(
-            f"these evaluations cannot be compared, for they differ in {', '.join(different)}. "
-            "Evaluate both in the same environment with the same options."
-        )
-    common = sorted(set(outcomes[0]) & set(outcomes[1]))
-    if not common:
-        raise ValueError(
-            "these evaluations share no seed. Evaluate both with the same seed_offset (--seed-offset)."
-        )
-    return paired_difference([outcomes[0][seed] for seed in common], [outcomes[1][seed] for seed in common])
-
-
-def _outcomes(evaluation: Evaluation | str | os.PathLike[str]) -> tuple[dict[str, Any], dict[int, bool]]:
-    """Environment with options, and seed to success of the main part."""
-    if isinstance(evaluation, Evaluation):
-        setup = evaluation.setup
-        world = {
-            "env": setup.env,
-            "env_options": dict(setup.env_options),
-            "options": dict(evaluation.options),
-        }
-        return plain(world), {trial.episode.seed: trial.episode.success for trial in evaluation.part(MAIN)}
-    path = Path(evaluation)
-    path = path / "report.json" if path.is_dir() else path
-    try:
-        report = json.loads(path.read_text())
-        world = {key: report[key] for key in ("env", "env_options", "options")}
-        rows = [row for row in report["episodes"] if row["part"] == MAIN]
-        return world, {row["seed"]: row["success"] for row in rows}
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. Pass the output folder of `visuomotor evaluate`.") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: expected the report of an evaluation, got a problem with it: {error!r}."
-        ) from error

@@ -21,6 +21,7 @@ __all__ = [
     "clopper_pearson",
     "evidence_above",
     "evidence_below",
+    "holm",
     "mcnemar",
     "newcombe",
     "newcombe_paired",
@@ -161,6 +162,22 @@ def mcnemar(only_first: int, only_second: int) -> float:
     n = only_first + only_second
     tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
     return min(1.0, 2 * tail / 2**n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: calling those below alpha real errs anywhere with probability at most alpha.
+
+    In ascending order the i-th of m p-values is multiplied by m - i + 1, and none may fall below the one
+    before it. Nothing is assumed of how the tests depend on one another.
+    Source: Holm 1979, Scandinavian Journal of Statistics 6, 65-70.
+    """
+    if not all(0 <= p <= 1 for p in p_values):
+        raise ValueError(f"p-values lie between 0 and 1, got {list(p_values)}.")
+    adjusted, floor = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda number: p_values[number])):
+        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = floor
+    return adjusted
 
 
 def newcombe(

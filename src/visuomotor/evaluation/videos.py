@@ -163,8 +163,11 @@ def outcome(trial: Trial) -> str:
     return "success" if trial.episode.success else trial.episode.failure or "unknown"
 
 
-def choose(trials: Sequence[Trial], each: int) -> list[Trial]:
+def choose(trials: Sequence[Trial], each: int, first: int = 0) -> list[Trial]:
     """Which trials to film: of the main part `each` of every outcome, of each probe one of every failure.
+
+    The `first` trials of the main part are filmed however they went, so that films of several agents
+    show the same scenes.
 
     One success is shown of "swap" too; those of other probes look like those of the main part. "blank"
     is not filmed: without a sentence nothing that happens is a mistake.
@@ -173,6 +176,10 @@ def choose(trials: Sequence[Trial], each: int) -> list[Trial]:
     seen: dict[tuple[str, str], int] = {}
     for trial in trials:
         kind = (trial.part, outcome(trial))
+        if trial.part == MAIN and trial.index < first:
+            seen[kind] = seen.get(kind, 0) + 1
+            chosen.append(trial)
+            continue
         if trial.part == "blank" or (trial.part not in (MAIN, "swap") and trial.episode.success):
             continue
         if seen.get(kind, 0) < (each if trial.part == MAIN else min(each, 1)):

@@ -31,8 +31,8 @@ demonstrations for robot manipulation", and its code robomimic 0.3.0 for every n
 - The absolute error is not smoothed near 0. All losses are means over numbers.
 - With a language reader, a learned query reads the token states of the instruction; a network for
   several bodies is told which one it is.
-- `vision="sight"` has the shared sight look at the current tick and gives its vector beside the state
-  (see `visuomotor.perception.sight`), and learns from blind samples, too.
+- `vision="sight"` has the shared sight look at the current tick (see `visuomotor.perception.sight`); the
+  trunk reads its vector there, and the states of the ticks before. It learns from blind samples, too.
 
 Held against robomimic 0.3.0 with equal weights: answers, likelihoods, and the number of weights of the
 published sizes (tests/parity).
@@ -74,6 +74,7 @@ Trunk = Literal["mlp", "lstm", "transformer"]
 Vision = Literal["resnet18", "sight", "none"]
 Sampling = Literal["low_noise", "full", "mode"]
 WORDS = 64  # numbers that are taken from the sentence, as from a camera
+NAT = 0.1  # what a nat a number weighs; its gradients are those of errors in units of a spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ class BCConfig:
     sampling: Sampling = "low_noise"
     """While acting: a drawn component without its spread, with it, or the component of most weight."""
     weight: float = 1.0
-    """Weight of the loss of the actions, beside those of the shared sight."""
+    """Weight of an error of the actions, beside the losses of the shared sight; of a likelihood a tenth."""
 
     def __post_init__(self) -> None:
         for name, choices in (("head", Head), ("trunk", Trunk), ("vision", Vision), ("sampling", Sampling)):
@@ -175,7 +176,7 @@ class BCConfig:
             heads=4,
             dropout=0.0,
             min_std=0.01,
-            weight=10.0 if head != "mixture" else 1.0,
+            weight=10.0,
         )
 
     @classmethod
@@ -357,7 +358,7 @@ class Answer(nn.Module):
     ) -> Term:
         """Error or negative log-likelihood of the real numbers of the chunks."""
         if self.config.head == "mixture":
-            return Term(*mixture.loss(self.mixture(hidden), actions, mask), self.config.weight)
+            return Term(*mixture.loss(self.mixture(hidden), actions, mask), NAT * self.config.weight)
         off = (self.point(hidden) - actions.masked_fill(~mask, 0)).masked_fill(~mask, 0)
         error = off.square() if self.config.head == "mse" else off.abs()
         return Term(error.sum(), mask.sum().to(error.dtype), self.config.weight)
@@ -462,9 +463,10 @@ class BC(Policy):
             self.sight = Sight(config.sight, self.bodies, language=config.language)
         elif config.language.reader != "none":
             self.language = Language(config.language)
+        alone = len(config.history) == 1  # the vector of the sight knows the state of its tick
         self.network = Network(
             config,
-            state=self.state_width,
+            state=0 if self.sight and alone else self.state_width,
             action=self.action_width,
             cameras=[camera.name for camera in self.views] if config.vision == "resnet18" else (),
             seen=self.sight.width if self.sight else 0,
@@ -561,12 +563,15 @@ class BC(Policy):
         return Rows(torch.cat(parts, dim=-1), batch.history_mask)
 
     def beside(self, vector: Float[Tensor, "row width"], batch: Batch, blind: Batch | None = None) -> Rows:
-        """Each tick with the shared sight: the state, and at the current tick everything that was seen."""
+        """The ticks with the shared sight: their states, and at the last one everything that was seen.
+
+        A history of one tick is that vector alone, which knows its state.
+        """
         state, there = _felt(batch), batch.history_mask
         if blind is not None:
             state, there = torch.cat([state, _felt(blind)]), torch.cat([there, blind.history_mask])
         seen = F.pad(vector[:, None], (0, 0, state.shape[1] - 1, 0))  # row width -> row history width
-        return Rows(torch.cat([state, seen], dim=-1), there)
+        return Rows(torch.cat([state, seen], dim=-1) if state.shape[1] > 1 else seen, there)
 
 
 def _felt(batch: Batch) -> Float[Tensor, "batch history state"]:

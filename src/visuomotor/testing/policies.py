@@ -180,7 +180,8 @@ def _must_refuse(case: _Case, error: type[Exception], message: str, key: str, st
 
 def _check_shapes(case: _Case) -> None:
     assert case.batch.actions is not None
-    acted = case.policy.act(replace(case.batch, actions=None, horizon_mask=None), noise=case.noise)
+    with torch.no_grad():
+        acted = case.policy.act(replace(case.batch, actions=None, horizon_mask=None), noise=case.noise)
     shape, expected = tuple(acted.actions.shape), tuple(case.batch.actions.shape)
     case.require(
         shape == expected, f"act() gives actions {shape}, expected {expected} (batch, horizon, action)."
@@ -190,7 +191,7 @@ def _check_shapes(case: _Case) -> None:
     )
     case.require(bool(acted.actions.isfinite().all()), "act() gives NaN or infinity.")
     case.require(
-        torch.equal(_act(case.policy, case.batch, case.noise), acted.actions.detach()),
+        torch.equal(_act(case.policy, case.batch, case.noise), acted.actions),
         "act() looks at the actions of the batch.",
     )
     with torch.no_grad():

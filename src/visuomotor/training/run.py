@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from visuomotor.agent.disk import locate
-from visuomotor.agent.folder import open_sentences
+from visuomotor.agent.folder import open_sentences, save_agent
 from visuomotor.agent.weights import put_weights, read_tensors
 from visuomotor.data.frames import Frames, VideoFrames
 from visuomotor.data.lerobot import LeRobotReader
@@ -27,7 +27,7 @@ from visuomotor.training.checkpoint import refuse_foreign
 from visuomotor.training.loop import Progress, TrainConfig, TrainReport, train
 from visuomotor.types import Batch, Diet, Spec
 
-__all__ = ["build_policy", "train_from_folder"]
+__all__ = ["build_policy", "save_untrained", "train_from_folder"]
 
 Folder = str | os.PathLike[str]
 Preparing = Callable[[str, int, int], None]
@@ -178,6 +178,42 @@ def train_from_folder(
             device=device,
             resume=resume,
         )
+
+
+def save_untrained(
+    data: Folder | Sequence[Folder] | Mapping[str, Folder],
+    *,
+    out: Folder,
+    policy: str = "compact",
+    policy_config: Any | None = None,
+    seed: int = 0,
+    specs: Mapping[str, Spec] | None = None,
+    text_path: Folder | None = None,
+) -> Path:
+    """The checkpoint of a policy that has learned nothing: the weights that training with `seed` begins with.
+
+    Args:
+        data: As for `train_from_folder`; bodies and statistics come from it, and no picture is decoded.
+        out: Folder of the checkpoint; does not exist, is empty, or is a checkpoint, which is replaced.
+        policy: Name of the family, or "package.module:Class".
+        policy_config: Its config; the default one if None.
+        seed: `TrainConfig.seed`.
+        specs: Key to spec, for data sets that do not bring one.
+        text_path: Where the weights of the sentence encoder are; the packaged ones if None.
+    """
+    sources = [
+        _open(key, folder, (specs or {}).get(key), None, "videos", None)
+        for key, folder in _named(data).items()
+    ]
+    model = build_policy(policy, policy_config, {s.key: s.reader.spec for s in sources}, seed=seed)
+    return save_agent(
+        out,
+        model,
+        {source.key: source.reader.stats for source in sources},
+        data={source.key: source.origin() for source in sources},
+        sentences=open_sentences(model, text_path),
+        instruction=next(iter(sources[0].reader.tasks)),
+    )
 
 
 def _named(data: Folder | Sequence[Folder] | Mapping[str, Folder]) -> dict[str, Path]:

@@ -7,7 +7,7 @@ import pytest
 
 from visuomotor.errors import DataError
 from visuomotor.recipes import get_recipe
-from visuomotor.study import _claim, _Clock, demo
+from visuomotor.study.single import _claim, _Clock, demo
 
 TINY = get_recipe("demo-tiny")
 

@@ -166,12 +166,12 @@ def demo_act() -> Recipe:
 
 def demo_bc_mse() -> Recipe:
     """The demo with behavior cloning by the squared error: equal demonstrations, observations and steps."""
-    return replace(demo(), family="bc", policy=replace(BCConfig.small(), head="mse"))
+    return replace(demo(), family="bc", policy=BCConfig.small(head="mse"))
 
 
 def demo_bc_l1() -> Recipe:
     """The demo with behavior cloning by the absolute error: equal demonstrations, observations and steps."""
-    return replace(demo(), family="bc", policy=replace(BCConfig.small(), head="l1"))
+    return replace(demo(), family="bc", policy=BCConfig.small(head="l1"))
 
 
 def demo_bc_mixture() -> Recipe:

@@ -1,60 +1,182 @@
-"""Mixtures of Gaussians over whole chunks, as functions over their parameters.
+"""Gaussian mixtures over chunks, as functions over their parameters.
 
-A component is a whole plan: all ticks and dimensions of a chunk share it, so that a chunk never starts
-along one way and ends along another. With a horizon of 1 this is the usual mixture over one action.
+A component is a whole plan: it has a mean and a spread for every number of the chunk, and the chunk as a
+whole comes from one component. So two ways round an obstacle are two components, and no sample begins
+with the one and goes on with the other; a mixture for each tick would draw anew at every tick. With a
+horizon of 1 the two are the same, and are what was published.
 
-Source: Bishop (1994), "Mixture density networks", eqs. 22-25; Mandlekar et al. (2021) for behavior cloning.
+All randomness is in the noise, standard normal numbers in the shape of the chunk, as for flow and
+diffusion: equal noise gives equal actions.
+
+Sources: Bishop (1994), "Mixture density networks"; Mandlekar et al. (2021), "What matters in learning
+from offline human demonstrations for robot manipulation", whose code (robomimic 0.3.0) has the bounds,
+the least spread, and the low noise while acting.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["draw", "surprise"]
+__all__ = [
+    "LOW_NOISE",
+    "Mixture",
+    "choose",
+    "condition",
+    "from_raw",
+    "log_density",
+    "loss",
+    "mode",
+    "quiet",
+    "sample",
+]
+
+LOW_NOISE = 1e-4
+"""Spread of every component under low noise, in model space."""
+EDGE = 1e-6  # no quantile is asked for closer to 0 or 1: float32 knows none
+BELOW = 1 - 2**-23  # of float32
 
 
-def surprise(
-    logits: Float[Tensor, "row mode"],
-    means: Float[Tensor, "row mode horizon action"],
-    stds: Float[Tensor, "row mode horizon action"],
-    actions: Float[Tensor, "row horizon action"],
-    mask: Bool[Tensor, "row horizon action"],
+class Mixture(NamedTuple):
+    """A Gaussian mixture over chunks: logits of the components, and mean and spread of each."""
+
+    logits: Float[Tensor, "batch mode"]
+    mean: Float[Tensor, "batch mode horizon action"]
+    std: Float[Tensor, "batch mode horizon action"]
+
+
+def from_raw(
+    logits: Float[Tensor, "batch mode"],
+    mean: Float[Tensor, "batch mode horizon action"],
+    std: Float[Tensor, "batch mode horizon action"],
+    *,
+    min_std: float = 1e-4,
+    bounded: bool = True,
+) -> Mixture:
+    """The mixture that three outputs of a network stand for, in float32 or better.
+
+    Args:
+        logits: Unnormalized.
+        mean: Becomes `tanh(mean)` if `bounded`.
+        std: Becomes `softplus(std) + min_std`.
+        min_std: Least spread of a component.
+        bounded: Whether all means lie in [-1, 1].
+
+    Source: robomimic 0.3.0, of Mandlekar et al. (2021).
+    """
+    logits, mean, std = (
+        part.to(torch.promote_types(part.dtype, torch.float32)) for part in (logits, mean, std)
+    )
+    return Mixture(logits, mean.tanh() if bounded else mean, F.softplus(std) + min_std)
+
+
+def log_density(
+    mixture: Mixture,
+    actions: Float[Tensor, "batch horizon action"],
+    mask: Bool[Tensor, "#batch #horizon #action"] | None = None,
+) -> Float[Tensor, " batch"]:
+    """Logarithm of the density of each chunk; masked numbers are integrated out, so they do not matter.
+
+    Source: Bishop (1994), eqs. 22 and 23, with a spread for each number.
+    """
+    return _joint(mixture, actions, mask).logsumexp(-1)
+
+
+def loss(
+    mixture: Mixture,
+    actions: Float[Tensor, "batch horizon action"],
+    mask: Bool[Tensor, "batch horizon action"],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Negative log-likelihood of chunks under their mixtures: its sum, and how many numbers it is of.
+    """Negative log-likelihood of the chunks: its sum, and how many numbers are real.
 
-    A masked number is left out of every component, which is the likelihood of what is known; a row without
-    a real number adds nothing.
-
-    Source: Bishop (1994), eq. 29.
+    Their quotient is in nats a number. The published one is divided by samples instead; with complete
+    chunks that is a constant factor, to which Adam is blind.
     """
-    error = (actions.masked_fill(~mask, 0)[:, None] - means) / stds
-    each = -0.5 * error.square() - stds.log() - 0.5 * math.log(2 * math.pi)
-    plan = each.masked_fill(~mask[:, None], 0).sum((-2, -1))  # row mode
-    likely = torch.logsumexp(logits.log_softmax(-1) + plan, dim=-1)
-    likely = likely.masked_fill(~mask.flatten(1).any(-1), 0)
-    return -likely.sum(), mask.sum().to(likely.dtype)
+    surprise = -log_density(mixture, actions, mask).masked_fill(~mask.flatten(1).any(-1), 0)
+    return surprise.sum(), mask.sum().to(surprise.dtype)
 
 
-def draw(
-    logits: Float[Tensor, "row mode"],
-    means: Float[Tensor, "row mode horizon action"],
-    stds: Float[Tensor, "row mode horizon action"],
-    noise: Float[Tensor, "row horizon action"],
-) -> Float[Tensor, "row horizon action"]:
-    """A chunk of each mixture, decided by standard normal `noise` alone.
+def condition(
+    mixture: Mixture,
+    prefix: Float[Tensor, "batch prefix action"],
+    mask: Bool[Tensor, "#batch #prefix #action"] | None = None,
+) -> Mixture:
+    """The mixture given the first actions of the chunk: plans that do not begin like this lose weight.
 
-    The component is found by inverting the distribution of the components at a uniform number: that of the
-    noise's sum, over its length a standard normal number. The chunk is the component's mean plus its spread
-    times the noise. So component and offset of the mean are not independent; with the nearly vanishing
-    spread that policies act with, nobody can tell.
+    Exact: within a component the numbers are independent, so only the weights know of the prefix. The
+    ticks of the prefix stay in the mixture as they are.
     """
-    normal = noise.flatten(1).sum(-1) / math.sqrt(noise[0].numel())
-    uniform = 0.5 * (1 + torch.erf(normal / math.sqrt(2)))
-    passed = logits.softmax(-1).cumsum(-1) < uniform[:, None]
-    mode = passed.sum(-1).clamp(max=logits.shape[-1] - 1)
-    row = torch.arange(len(mode), device=mode.device)
-    return means[row, mode] + stds[row, mode] * noise
+    length = prefix.shape[1]
+    begin = Mixture(mixture.logits, mixture.mean[:, :, :length], mixture.std[:, :, :length])
+    return mixture._replace(logits=_joint(begin, prefix, mask))
+
+
+def quiet(mixture: Mixture) -> Mixture:
+    """The mixture under low noise: a sample is the mean of a component, which is still drawn.
+
+    Source: robomimic 0.3.0, `low_noise_eval`.
+    """
+    return mixture._replace(std=torch.full_like(mixture.std, LOW_NOISE))
+
+
+def choose(
+    logits: Float[Tensor, "batch mode"], draw: Float[Tensor, " batch"]
+) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """A component, drawn by one standard normal number, and a standard normal number independent of it.
+
+    `u = Phi(draw)` is uniform in [0, 1], which the components divide in proportion to their weights: it
+    chooses the one in whose part it lies (inversion of the distribution function). How far along that
+    part it lies is uniform whatever was chosen, and its quantile is the number that is given back; so
+    one number of noise serves both, and nothing is drawn that was not in the noise.
+    """
+    weights = logits.softmax(-1)
+    ends = weights.cumsum(-1)
+    # Below the end of the last part: float32 rounds to 1 from 5.5 on, and weights do not sum to 1 exactly.
+    level = torch.minimum(torch.special.ndtr(draw), ends[:, -1] * BELOW)
+    chosen = (level[:, None] >= ends).sum(-1)
+    end, weight = (part.gather(1, chosen[:, None])[:, 0] for part in (ends, weights))
+    along = (level - (end - weight)) / weight
+    return chosen, torch.special.ndtri(along.clamp(EDGE, 1 - EDGE))
+
+
+def sample(
+    mixture: Mixture, noise: Float[Tensor, "batch horizon action"]
+) -> Float[Tensor, "batch horizon action"]:
+    """A chunk, from a component that the first number of the noise chooses; see `choose`.
+
+    Args:
+        mixture: `quiet(mixture)` for low noise.
+        noise: Standard normal.
+    """
+    chosen, first = choose(mixture.logits, noise[:, 0, 0])
+    noise = noise.clone()
+    noise[:, 0, 0] = first
+    mean, std = (_taken(part, chosen) for part in (mixture.mean, mixture.std))
+    return mean + std * noise
+
+
+def mode(mixture: Mixture) -> Float[Tensor, "batch horizon action"]:
+    """Mean of the component of the largest weight; of two of equal weight the first."""
+    return _taken(mixture.mean, mixture.logits.argmax(-1))
+
+
+def _joint(mixture: Mixture, actions: Tensor, mask: Tensor | None) -> Float[Tensor, "batch mode"]:
+    """Logarithm of weight times density for each component; its exponentials sum to the density."""
+    if mask is not None:
+        actions = actions.masked_fill(~mask, 0)
+    off = (actions[:, None] - mixture.mean) / mixture.std  # batch mode horizon action
+    each = -0.5 * off.square() - mixture.std.log() - 0.5 * math.log(2 * math.pi)
+    if mask is not None:
+        each = each.masked_fill(~mask[:, None], 0)
+    return mixture.logits.log_softmax(-1) + each.flatten(2).sum(-1)
+
+
+def _taken(
+    parts: Float[Tensor, "batch mode horizon action"], chosen: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch horizon action"]:
+    return parts[torch.arange(len(parts), device=parts.device), chosen]

@@ -40,22 +40,21 @@ class PointEye(nn.Module):
 
 
 def cropped(
-    pixels: UInt8[Tensor, "frame height width 3"],
+    pixels: UInt8[Tensor, "frame height across 3"],
     share: float,
-    generator: torch.Generator | None,
     *,
-    random: bool,
-) -> UInt8[Tensor, "frame down across 3"]:
-    """A part of each picture, `share` of its sides: from anywhere, or from the middle."""
-    frames, height, width, _ = pixels.shape
-    down, across = max(round(share * height), 1), max(round(share * width), 1)
-    free_down, free_across = height - down, width - across
-    if not random:
-        top, left = free_down // 2, free_across // 2
-        return pixels[:, top : top + down, left : left + across]
-    tops = torch.randint(0, free_down + 1, (frames, 1), generator=generator, device=pixels.device)
-    lefts = torch.randint(0, free_across + 1, (frames, 1), generator=generator, device=pixels.device)
-    rows = tops + torch.arange(down, device=pixels.device)
-    columns = lefts + torch.arange(across, device=pixels.device)
-    frame = torch.arange(frames, device=pixels.device)[:, None, None]
-    return pixels[frame, rows[:, :, None], columns[:, None, :]]
+    at_random: bool,
+    generator: torch.Generator | None = None,
+) -> UInt8[Tensor, "frame high wide 3"]:
+    """A part of each picture: its middle, or somewhere at random, elsewhere in each."""
+    frames, height, across, _ = pixels.shape
+    high, wide = max(round(height * share), 1), max(round(across * share), 1)
+    if not at_random:
+        top, left = (height - high) // 2, (across - wide) // 2
+        return pixels[:, top : top + high, left : left + wide]
+    places, device = [], pixels.device
+    for room, side in ((height - high, high), (across - wide, wide)):
+        start = torch.randint(room + 1, (frames, 1), generator=generator, device=device)
+        places.append(start + torch.arange(side, device=device))  # frame side
+    frame = torch.arange(frames, device=device)[:, None, None]
+    return pixels[frame, places[0][:, :, None], places[1][:, None, :]]

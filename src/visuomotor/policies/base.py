@@ -73,7 +73,8 @@ def continued(
         return actions
     reach = prefix.shape[1]
     share = prefix.new_ones(prefix.shape[:2]) if held is None else held
-    first = actions[:, :reach] + share[..., None] * (prefix - actions[:, :reach])
+    # lerp is exact at both ends
+    first = torch.lerp(actions[:, :reach], prefix.to(actions), share.to(actions)[..., None])
     return torch.cat([first, actions[:, reach:]], dim=1)
 
 

@@ -386,7 +386,7 @@ class DiffusionPolicy(Policy):
         parts = [state]
         for name, eye in self.eyes.items():
             pixels = batch.images[name].flatten(0, 1)  # batch history -> frame
-            found = eye(cropped(pixels, self.config.crop, generator, random=learning))
+            found = eye(cropped(pixels, self.config.crop, at_random=learning, generator=generator))
             parts.append(found.unflatten(0, state.shape[:2]) * batch.image_mask[name][:, :, None])
         if self.language:
             states, mask = self.language(batch)

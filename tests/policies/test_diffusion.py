@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from calibrated import armed_body
+from calibrated import armed_body, body
 
 from visuomotor.policies.diffusion import DiffusionConfig, DiffusionPolicy, DiffusionTransformer
 from visuomotor.testing import check_policy
+from visuomotor.types import Camera
 
 TINY = DiffusionConfig.tiny()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["unet", "transformer"])
 def test_both_networks_keep_the_contract_with_the_shared_sight(network: Any) -> None:
     check_policy(
@@ -22,6 +24,22 @@ def test_both_networks_keep_the_contract_with_the_shared_sight(network: Any) -> 
         compiles=network == "unet",
         steps=500,
         learning_rate=1e-2,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "vision", "history"), [("unet", "none", (-1, 0)), ("transformer", "resnet18", (-1, 0))]
+)
+def test_both_networks_keep_the_contract_with_eyes_of_their_own(
+    network: Any, vision: Any, history: tuple[int, ...]
+) -> None:
+    cameras = (Camera(name="front", height=72, width=72),)
+    one = replace(body("arm"), cameras=cameras)
+    two = replace(body("leg", 5, 2), cameras=cameras)
+    config = replace(TINY, network=network, vision=vision, history=history)
+    check_policy(
+        lambda: DiffusionPolicy(config, {"one": one, "two": two}), samples=3, steps=1000, compiles=False
     )
 
 

@@ -77,6 +77,8 @@ class DiffusionConfig:
     """Share of a picture's sides that is seen: cut at random in training, from the middle while acting."""
     dims: tuple[int, ...] = (512, 1024, 2048)
     """Channels of each level of the U-Net."""
+    groups: int = 8
+    """Groups of channels that the U-Net normalizes together."""
     step_width: int = 128
     """Size of the embedded diffusion step in the U-Net."""
     width: int = 256
@@ -146,7 +148,8 @@ class DiffusionConfig:
             sight=SightConfig.tiny(),
             language=LanguageConfig.tiny(),
             backbone_width=16,
-            dims=(16, 32),
+            dims=(32, 64),
+            groups=1,
             step_width=16,
             width=32,
             layers=1,
@@ -244,7 +247,11 @@ class DiffusionPolicy(Policy):
         self.network: nn.Module
         if config.network == "unet":
             self.network = ConditionalUNet1D(
-                self.action_width, known * ticks, dims=config.dims, step_width=config.step_width
+                self.action_width,
+                known * ticks,
+                dims=config.dims,
+                step_width=config.step_width,
+                groups=config.groups,
             )
         else:
             self.network = DiffusionTransformer(self.action_width, known, config, ticks)

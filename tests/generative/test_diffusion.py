@@ -135,6 +135,25 @@ def test_guided_samples_continue_what_was_promised() -> None:
     assert (found[:, :2] - 0.9).abs().mean() < 0.35 * (free[:, :2] - 0.9).abs().mean()  # the pull is bounded
 
 
+@pytest.mark.parametrize("prediction", ["sample", "v"])
+def test_guidance_is_the_same_whatever_is_predicted(prediction: Any) -> None:
+    schedule = Schedule.cosine(50)
+    points, step = torch.randn(2, 4, 1, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 30])
+    prefix, weights = torch.full((2, 2, 1), 0.9), torch.tensor([1.0, 0.5])
+    share = schedule.signal().float()[step][:, None, None]
+
+    def told(points: Tensor, step: Tensor) -> Tensor:
+        noise = exact(schedule)(points, step)
+        clean = (points - (1 - share).sqrt() * noise) / share.sqrt()
+        return diffusion.target(schedule, clean, noise, step, prediction)
+
+    noise = diffusion.guide(exact(schedule), schedule, prefix, weights)(points, step)
+    clean = (points - (1 - share).sqrt() * noise) / share.sqrt()
+    found = diffusion.guide(told, schedule, prefix, weights, prediction=prediction)(points, step)
+    expected = diffusion.target(schedule, clean, noise, step, prediction)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_unknown_choices_and_too_many_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="Did you mean 'ddim'"):
         diffusion.ladder(Schedule.cosine(10), 5, sampler="ddin")  # type: ignore[arg-type]

@@ -302,19 +302,22 @@ def guide(
     prefix: Float[Tensor, "batch prefix action"],
     weights: Float[Tensor, "#batch prefix"] | Float[Tensor, " prefix"],
     *,
+    prediction: Prediction = "epsilon",
     maximum: float = 5.0,
 ) -> Predict:
-    """A noise prediction that ends close to actions already promised (real-time chunking).
+    """A prediction that ends close to actions already promised (real-time chunking).
 
     With `answer = (x - sqrt(1 - a) noise) / sqrt(a)`, the clean chunk that the prediction stands for, it
     subtracts `min(maximum, 1 / sqrt(1 - a)) J^T (weights (prefix - answer))` from the noise, where J is the
-    derivative of `answer` by x, network included: each call costs one backward pass.
+    derivative of `answer` by x, network included: each call costs one backward pass. What is predicted
+    instead of the noise is changed so that it stands for that noise.
 
     Args:
-        predict: Predicts noise; differentiable in its points.
+        predict: Differentiable in its points.
         schedule: How noise grew in training.
         prefix: Promised actions in model space; may be shorter than the horizon.
         weights: In [0, 1], one a tick: `flow.prefix_weights`, or 1 and 0.
+        prediction: What `predict` says.
         maximum: Bound of the strength, which grows without limit near the data.
 
     Source: Song et al. (2023), eq. 7 with r^2 = 1 - a, their choice for data of unit variance; weights and
@@ -328,15 +331,21 @@ def guide(
                 "diffusion.guide needs gradients: call it under torch.no_grad(), not torch.inference_mode()."
             )
         share = signal.to(points.device)[step]
+        root, rest = _spread(share.sqrt(), points), _spread((1 - share).sqrt(), points)
         with torch.enable_grad():
             points = points.detach().requires_grad_(True)
             out = predict(points, step)
-            answer = (points - _spread((1 - share).sqrt(), points) * out) / _spread(share.sqrt(), points)
+            answer = out
+            if prediction != "sample":
+                answer = (
+                    (points - rest * out) / root if prediction == "epsilon" else root * points - rest * out
+                )
             reach = prefix.shape[-2]
             error = torch.zeros_like(answer)
             error[..., :reach, :] = weights[..., None] * (prefix - answer[..., :reach, :]).detach()
             (pull,) = torch.autograd.grad(answer, points, grad_outputs=error)
-        strength = (1 - share).rsqrt().clamp(max=maximum)
-        return (out - _spread(strength, points) * pull).detach()
+        pull = _spread((1 - share).rsqrt().clamp(max=maximum), points) * pull
+        change = {"epsilon": -pull, "sample": rest / root * pull, "v": -pull / root}[prediction]
+        return (out + change).detach()
 
     return guided

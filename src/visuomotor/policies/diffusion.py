@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from visuomotor.errors import unknown_name
 from visuomotor.generative import diffusion
-from visuomotor.generative.diffusion import Sampler, Schedule
+from visuomotor.generative.diffusion import Prediction, Sampler, Schedule
 from visuomotor.losses import Loss, Term
 from visuomotor.nn.transformer import Block
 from visuomotor.nn.unet1d import ConditionalUNet1D, StepWaves
@@ -89,6 +89,8 @@ class DiffusionConfig:
     """Attention heads of the transformer."""
     train_steps: int = 100
     """Steps of noise in training."""
+    prediction: Prediction = "epsilon"
+    """What the network says of a noisy chunk: its noise, as published, the clean chunk, or a mix ("v")."""
     sampler: Sampler = "ddpm"
     """How noise is removed while acting: "ddpm" draws fresh noise on the way, "ddim" does not."""
     steps: int = 100
@@ -97,7 +99,12 @@ class DiffusionConfig:
     """Noise draws for each encoded picture in training; blind samples have one."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("network", Network), ("vision", Vision), ("sampler", Sampler)):
+        for name, choices in (
+            ("network", Network),
+            ("vision", Vision),
+            ("sampler", Sampler),
+            ("prediction", Prediction),
+        ):
             if getattr(self, name) not in get_args(choices):
                 raise unknown_name(f"{name} of Diffusion Policy", getattr(self, name), get_args(choices))
         if not 0 <= self.past < self.horizon:
@@ -264,7 +271,9 @@ class DiffusionPolicy(Policy):
     @cached_property
     def rungs(self) -> diffusion.Ladder:
         """The steps of acting."""
-        return diffusion.ladder(self.schedule, self.config.steps, sampler=self.config.sampler)
+        return diffusion.ladder(
+            self.schedule, self.config.steps, sampler=self.config.sampler, prediction=self.config.prediction
+        )
 
     @property
     def window(self) -> Window:
@@ -302,7 +311,7 @@ class DiffusionPolicy(Policy):
         )
 
     def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
-        """Squared error of the predicted noise at a random step, and the losses of the shared sight.
+        """Squared error of the prediction at a random step, and the losses of the shared sight.
 
         Source: eq. 5.
         """
@@ -331,6 +340,7 @@ class DiffusionPolicy(Policy):
             actions[rows],
             generator=generator,
             mask=mask[rows],
+            prediction=self.config.prediction,
         )
         return Loss({"noise": Term(total, count), **terms})
 
@@ -363,7 +373,9 @@ class DiffusionPolicy(Policy):
         if prefix is not None:
             weights = prefix.new_ones(prefix.shape[1]) if held is None else held.to(prefix)
             promised, weights = F.pad(prefix, (0, 0, past, 0)), F.pad(weights, (past, 0))
-            predict = diffusion.guide(plain, self.schedule, promised, weights)
+            predict = diffusion.guide(
+                plain, self.schedule, promised, weights, prediction=self.config.prediction
+            )
         actions = diffusion.sample(predict, self.rungs, noise, generator=generator)[:, past:].float()
         if prefix is not None:  # what will have run stands as it is, however far the pull came
             surely = prefix.new_ones(prefix.shape[:2]) if held is None else (held >= 1).to(prefix)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visuomotor.agent.base import check_observation
+from visuomotor.agent.compiled import CompiledAct
 from visuomotor.agent.folder import Weights, load_policy
 from visuomotor.data.collate import collate
 from visuomotor.generative.prefix import prefix_weights
@@ -33,6 +34,7 @@ class PolicyAgent:
         key: Which of `policy.bodies` it acts for.
         provenance: Content of provenance.json, if it came from a checkpoint.
         folder: The checkpoint it came from.
+        compiled: What answers calls without a prefix in the place of the plain policy.
 
     Attributes:
         spec: The body.
@@ -47,8 +49,10 @@ class PolicyAgent:
         key: str,
         provenance: Mapping[str, Any] | None = None,
         folder: Path | None = None,
+        compiled: CompiledAct | None = None,
     ) -> None:
         self.policy = policy.eval()
+        self.compiled = compiled
         self.pipeline = pipeline
         self.key = key
         self.provenance = dict(provenance or {})
@@ -84,6 +88,10 @@ class PolicyAgent:
         observation = check_observation(observation, self.spec, self.window)
         sample = self._sample(observation)
         promise = self._promise(sample, prefix, delay)
+        if self.compiled is not None and not promise:
+            with torch.no_grad():
+                batch = self._batch(sample)
+                return self._chunk(self.compiled(batch, self._generator(generator), context), observation)
         # Guidance by a prefix differentiates the network, which inference mode forbids.
         with torch.no_grad() if promise else torch.inference_mode():
             acted = self.policy.act(
@@ -187,6 +195,8 @@ def load_agent(
     weights: Weights = "ema",
     text_path: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
+    compile: bool = False,
+    graphs: bool = False,
 ) -> PolicyAgent:
     """The agent in a checkpoint folder, after every check; the only public loader.
 
@@ -196,6 +206,9 @@ def load_agent(
         weights: "ema", the moving average of the weights, or "model", the weights as trained.
         text_path: Where the weights of the sentence encoder are; the packaged ones if None.
         device: Where to compute.
+        compile: Answer with the policy compiled by `torch.compile`; its first answer is compared with the
+            plain one. The first call takes a minute.
+        graphs: Compiled, and with CUDA graphs; needs a GPU.
 
     Raises:
         CheckpointError: A file is missing, damaged, changed or foreign, or a golden vector fails.
@@ -210,10 +223,12 @@ def load_agent(
             )
         (key,) = bodies
     loaded.policy.check_key(key)
+    policy = loaded.policy.to(device).eval()
     return PolicyAgent(
-        loaded.policy.to(device),
+        policy,
         loaded.pipelines[key],
         key=key,
         provenance=loaded.provenance,
         folder=loaded.folder,
+        compiled=CompiledAct(policy, graphs=graphs) if compile or graphs else None,
     )

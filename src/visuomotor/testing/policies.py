@@ -24,7 +24,7 @@ from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Sample, Stats, Tokens
 
-__all__ = ["check_policy"]
+__all__ = ["check_policy", "shape_checks_off"]
 
 
 @dataclass(frozen=True)
@@ -381,7 +381,7 @@ def _check_compiles(case: _Case) -> None:
         return torch.stack([term.sum / term.count.clamp(min=1) for term in terms])
 
     for name, function, arguments in (("act", act, (case.batch, case.noise)), ("loss", loss, (case.batch,))):
-        with _shape_checks_off(), torch.random.fork_rng(), torch.no_grad():
+        with shape_checks_off(), torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(0)
             expected = function(*arguments)
             torch.manual_seed(0)
@@ -398,7 +398,7 @@ def _check_compiles(case: _Case) -> None:
 
 
 @contextmanager
-def _shape_checks_off() -> Iterator[None]:
+def shape_checks_off() -> Iterator[None]:
     """The compiler cannot look through run-time checks of annotations, if a test run has them on.
 
     Off are those of functions that exist, of functions that are made meanwhile, and of the values

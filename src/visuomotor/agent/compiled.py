@@ -1,0 +1,73 @@
+"""One call of a policy, compiled: the same function, faster, and held against itself once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visuomotor.errors import VisuomotorError
+from visuomotor.policies.base import Acted, Context, Policy
+from visuomotor.types import Batch
+
+__all__ = ["CompiledAct"]
+
+LIMIT = 1e-3
+"""Largest difference in model space, where actions span about 2: fused arithmetic rounds elsewhere."""
+
+
+class CompiledAct:
+    """`policy.act` through `torch.compile`, for calls without a prefix; each batch size is compiled once.
+
+    Noise is drawn outside, by the generator, so the numbers are those of the plain call. The first answer
+    is compared with the plain one.
+
+    Args:
+        policy: In evaluation mode.
+        backend: Of `torch.compile`.
+        graphs: Replay CUDA graphs, which saves launches where the network is small; needs a GPU.
+
+    Raises:
+        ValueError: Graphs are asked for, and the policy is not on a GPU.
+    """
+
+    def __init__(self, policy: Policy, *, backend: str = "inductor", graphs: bool = False) -> None:
+        device = next(policy.parameters()).device
+        if graphs and device.type != "cuda":
+            raise ValueError(f"compile: CUDA graphs need a policy on a GPU, got one on {device}.")
+        how: dict[str, Any] = {"mode": "reduce-overhead"} if graphs else {}
+        self.policy = policy
+        self._call = torch.compile(policy.act, backend=backend, fullgraph=True, dynamic=False, **how)
+        self._held = False
+
+    def __call__(self, batch: Batch, generator: torch.Generator, context: Context | None = None) -> Acted:
+        """The answer; see `Policy.act`.
+
+        Raises:
+            VisuomotorError: The compiled answer is not the plain one.
+        """
+        width = max(len(spec.action) for spec in self.policy.bodies.values())
+        if batch.action_mask is not None:  # a family may pad further than its bodies need
+            width = batch.action_mask.shape[-1]
+        shape = (len(batch), self.policy.window.horizon, width)
+        noise = torch.randn(shape, generator=generator, device=generator.device)
+        seed = generator.initial_seed()
+        devices = [noise.device] if noise.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)  # of what a policy draws beside its noise
+            acted = self._call(batch, noise=noise, context=context)
+            if not self._held:
+                torch.manual_seed(seed)
+                self._hold(acted.actions, self.policy.act(batch, noise=noise, context=context).actions)
+                self._held = True
+        return acted
+
+    def _hold(self, found: Tensor, expected: Tensor) -> None:
+        """Raise `VisuomotorError` unless both are the same."""
+        off = float((found - expected).abs().max())
+        if not off <= LIMIT:
+            raise VisuomotorError(
+                f"compile: {type(self.policy).__name__} compiled answers actions that differ by {off:.2g} in "
+                f"model space, expected at most {LIMIT:g}. Load the agent without compile=True."
+            )

@@ -96,7 +96,7 @@ class DiffusionConfig:
     steps: int = 100
     """Calls of the network while acting."""
     draws: int = 1
-    """Noise draws for each encoded picture in training; blind samples have one."""
+    """Noise draws for each encoded observation in training."""
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -323,16 +323,13 @@ class DiffusionPolicy(Policy):
         if self.sight:
             lesson = self.sight.learn(batch, generator)
             known, actions, mask, terms = lesson.vector[:, None], lesson.actions, lesson.mask, lesson.losses
-            seen = lesson.seen
         else:
             known, actions, mask = (
                 self.known(batch, generator, learning=True),
                 batch.actions,
                 real_actions(batch),
             )
-            seen = len(batch)
-        rows = torch.arange(len(known), device=known.device)
-        rows = torch.cat([rows[:seen].repeat(self.config.draws), rows[seen:]])
+        rows = torch.arange(len(known), device=known.device).repeat(self.config.draws)
         real = mask.any(1)[rows]
         total, count = diffusion.loss(
             lambda points, step: self.predict(points, step, known[rows], real),

@@ -97,6 +97,8 @@ class DiffusionConfig:
     """Calls of the network while acting."""
     draws: int = 1
     """Noise draws for each encoded observation in training."""
+    weight: float = 1.0
+    """Weight of the loss of the prediction, beside the losses of the shared sight."""
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -111,6 +113,8 @@ class DiffusionConfig:
             raise ValueError(f"diffusion: past must be in [0, horizon), got {self.past} of {self.horizon}.")
         if not 1 <= self.steps <= self.train_steps or self.draws < 1 or not 0 < self.crop <= 1:
             raise ValueError(f"diffusion: steps in 1 to train_steps, draws >= 1, crop in (0, 1]; got {self}.")
+        if self.weight <= 0:
+            raise ValueError(f"diffusion: the weight of the loss must be above 0, got {self.weight}.")
         halvings = 2 ** (len(self.dims) - 1)
         if self.network == "unet" and self.horizon % halvings:
             raise ValueError(
@@ -339,7 +343,7 @@ class DiffusionPolicy(Policy):
             mask=mask[rows],
             prediction=self.config.prediction,
         )
-        return Loss({"noise": Term(total, count), **terms})
+        return Loss({"noise": Term(total, count, self.config.weight), **terms})
 
     def act(
         self,

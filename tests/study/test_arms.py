@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from visuomotor.errors import DataError
+from visuomotor.evaluation.setup import Acting
 from visuomotor.recipes import get_recipe
 from visuomotor.registry import lookup
 from visuomotor.study.arms import Arm, is_arm, read_arm
@@ -41,6 +42,20 @@ def test_a_file_changes_fields_of_a_recipe(tmp_path: Path) -> None:
         evaluation=replace(tiny.evaluation, executor="temporal_ensemble", execute=1),
     )
     assert read_arm(f"other={tmp_path / 'slow.json'}").name == "other"
+
+
+def test_how_an_arm_acts_decides_it() -> None:
+    tiny = get_recipe("demo-tiny")
+    acting = Acting(options={"order": "newest_first"}, think_every=4)
+    other = replace(tiny, evaluation=replace(tiny.evaluation, executor="temporal_ensemble", acting=acting))
+    usual = {"executor": "receding_horizon", "execute": None}
+    assert Arm(name="a", recipe=tiny).to_json()["acts"] == usual
+    assert Arm(name="b", recipe=other).to_json()["acts"] == {
+        **usual,
+        "executor": "temporal_ensemble",
+        "options": {"order": "newest_first"},
+        "think_every": 4,
+    }
 
 
 def test_another_family_begins_from_its_own_defaults(tmp_path: Path) -> None:

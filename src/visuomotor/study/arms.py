@@ -11,6 +11,7 @@ from typing import Any
 
 from visuomotor.agent.config import differences, from_plain, to_plain
 from visuomotor.errors import DataError, unknown_name
+from visuomotor.evaluation.setup import Acting
 from visuomotor.recipes import Recipe, get_recipe
 from visuomotor.registry import lookup, names
 
@@ -21,7 +22,7 @@ _KEYS = ("recipe", "family", "size", "policy", "training", "evaluation")
 _BUDGET = ("steps", "batch_size", "seed", "hold_out", "weights")
 """Fields of `TrainConfig` that say how much is learned from what."""
 _EXAM = ("episodes", "probes", "probe_episodes", "seed_offset", "latency")
-"""Fields of `EvaluateConfig` that say what is asked; how an arm acts (executor, execute) is its own."""
+"""Fields of `EvaluateConfig` that say what is asked; how an arm acts (executor, execute, acting) is its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +47,14 @@ class Arm:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """What decides the arm, without what all arms have in common: plain data."""
-        recipe = to_plain(self.recipe)
+        """What decides the arm, without what all arms have in common: plain data.
+
+        Of the options of acting only those that were chosen: a comparison of before they were kept goes on.
+        """
+        recipe, usual = to_plain(self.recipe), to_plain(Acting())
         acts = {key: recipe["evaluation"][key] for key in ("executor", "execute")}
+        acting = recipe["evaluation"]["acting"]
+        acts |= {key: acting[key] for key in acting if acting[key] != usual[key]}
         return {**{key: recipe[key] for key in ("family", "policy", "training")}, "acts": acts}
 
 

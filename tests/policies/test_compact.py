@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from calibrated import armed_body, body
 
+from visuomotor.agent.policy import PolicyAgent
 from visuomotor.data.collate import collate
 from visuomotor.generative import flow
 from visuomotor.perception.language import LanguageConfig
 from visuomotor.policies.compact import SPREAD, Compact, CompactConfig, precondition
 from visuomotor.testing import RandomSentenceEncoder, check_policy
-from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.testing.samples import random_observation, random_sample, random_stats
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.types import Batch, Camera
 
@@ -59,6 +62,11 @@ def test_two_parts_keep_the_contract() -> None:
     check_policy(lambda: Compact(config, {"one": armed_body()}), compiles=False)
 
 
+def test_learned_prefixes_keep_the_contract() -> None:
+    config = replace(TINY, max_delay=3)
+    check_policy(lambda: Compact(config, {"one": armed_body()}), compiles=False)
+
+
 def test_default_size_is_between_two_and_five_million_parameters() -> None:
     policy = Compact(CompactConfig(), {"one": body("arm", 20, 7)})
     assert 2e6 <= sum(weight.numel() for weight in policy.parameters()) <= 5e6
@@ -68,6 +76,12 @@ def test_default_size_is_between_two_and_five_million_parameters() -> None:
 def test_negative_weights_and_temperatures_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="at least 0"):
         replace(TINY, **{name: -0.1})
+
+
+@pytest.mark.parametrize("max_delay", [-1, TINY.horizon])
+def test_a_delay_of_the_whole_chunk_is_refused(max_delay: int) -> None:
+    with pytest.raises(ValueError, match=r"max_delay must be in \[0, horizon\)"):
+        replace(TINY, max_delay=max_delay)
 
 
 def test_preconditioning_leaves_unit_variance_to_the_network() -> None:
@@ -119,3 +133,76 @@ def test_the_flow_draws_noise_for_pictures_and_learns_from_blind_samples() -> No
     assert float(terms["guess"].count) == 2 * float(plain["guess"].count)
     assert float(plain["flow"].count) == TINY.draws * float(plain["guess"].count)
     assert float(terms["flow"].count) == float(plain["flow"].count) + float(plain["guess"].count)
+
+
+def with_delay(policy: Compact, max_delay: int, **fields: float) -> Compact:
+    """The same policy, which has learned nothing about prefixes, with a place to learn it."""
+    other = Compact(replace(policy.config, max_delay=max_delay, **fields), policy.bodies)
+    missing, unknown = other.load_state_dict(policy.state_dict(), strict=False)
+    assert (missing, unknown) == (["velocity.from_clean.weight"] if max_delay else [], [])
+    return other.eval()
+
+
+def test_nothing_promised_is_no_difference_to_a_policy_that_learned_prefixes() -> None:
+    torch.manual_seed(0)
+    plain = Compact(TINY, {"one": body("arm")}).eval()
+    other, batch = with_delay(plain, 2), a_batch(plain)
+    noise = torch.randn(6, TINY.horizon, 3)
+    assert torch.equal(plain.act(batch, noise=noise).actions, other.act(batch, noise=noise).actions)
+    prefix, held = batch.actions[:, :3], torch.full((6, 3), 0.5)
+    for part, share in ((prefix, None), (prefix, held), (prefix[:, :2], held[:, :2])):  # steered in both
+        answers = [
+            policy.act(batch, noise=noise, prefix=part, held=share).actions for policy in (plain, other)
+        ]
+        assert torch.equal(*answers)
+
+
+def test_only_ticks_behind_the_clean_ones_count() -> None:
+    policy = Compact(replace(TINY, max_delay=3), {"one": body("arm")})
+    clean = torch.randn(4000, TINY.horizon, 3)
+    mask, vector = torch.ones_like(clean, dtype=torch.bool), torch.randn(4000, policy.sight.width)
+    term = policy.flow(vector, clean, mask, torch.Generator().manual_seed(0))
+    assert float(term.count) / clean.numel() == pytest.approx(1 - 1.5 / 4, abs=0.02)  # of 0 to 3, uniformly
+    with torch.no_grad():  # a network that says nothing is wrong by 1 on average, whatever the flow time
+        policy.velocity.leave.weight.zero_()
+        policy.velocity.leave.bias.zero_()
+    term = policy.flow(vector, clean, mask, torch.Generator().manual_seed(0))
+    assert float(term.sum.detach() / term.count) == pytest.approx(1, abs=0.03)
+
+
+def test_a_policy_that_learned_prefixes_goes_on_as_it_was_begun() -> None:
+    """The same observation is answered with -0.5 or with 0.5, for all ticks of a chunk."""
+    torch.manual_seed(0)
+    policy = Compact(replace(TINY, max_delay=2, temperature=1.0, steps=8), {"one": body("arm")}).eval()
+    torch.nn.init.constant_(policy.guess.doubt.bias, math.log(0.5))
+    batch = a_batch(policy).map(lambda tensor: tensor[:1].expand(256, *tensor.shape[1:]).contiguous())
+    actions = torch.tensor([-0.5, 0.5]).repeat(128)[:, None, None].expand_as(batch.actions)
+    mask = torch.ones_like(actions, dtype=torch.bool)
+    with torch.no_grad():
+        vector = policy.sight(batch).vector
+        guess, doubt = policy.guess(vector)
+    optimizer = torch.optim.Adam(policy.velocity.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        optimizer.zero_grad()
+        term = policy.flow(vector, (actions - guess) / doubt, mask, generator)
+        (term.sum / term.count).backward()
+        optimizer.step()
+    noise = torch.randn(actions.shape, generator=generator)
+    with torch.no_grad():
+        chunks = [policy.act(batch, noise=noise).actions]
+        chunks += [policy.act(batch, noise=noise, prefix=actions[:, :length]).actions for length in (1, 2)]
+    assert torch.equal(chunks[2][:, :2], actions[:, :2])
+    kept = [float((chunk[:, 2:].mean((1, 2)) * actions[:, 0, 0] > 0.1).float().mean()) for chunk in chunks]
+    assert kept[0] == pytest.approx(0.5, abs=0.15)
+    assert min(kept[1:]) >= 0.95
+
+
+def test_an_agent_keeps_what_it_promised_in_the_units_of_the_robot() -> None:
+    torch.manual_seed(0)
+    policy = Compact(replace(TINY, max_delay=2), {"one": body("arm")})
+    agent = PolicyAgent(policy, policy.transforms("one", random_stats(policy.bodies["one"])), key="one")
+    observation = random_observation(agent.spec, np.random.default_rng(0))
+    promised = np.random.default_rng(1).normal(size=(2, 3)).astype(np.float32)
+    chunk = agent.act(observation, prefix=promised, delay=2)
+    np.testing.assert_allclose(chunk.actions[:2], promised, rtol=1e-5, atol=1e-6)  # there and back, float32

@@ -5,7 +5,9 @@ Our own family, made of published ideas: a sight that hindsight teaches where to
 chunk (Zhao et al. 2023) in a residual MLP modulated by the observation (adaLN, Peebles & Xie 2023, but
 not starting at zero), preconditioned as in Karras et al. (2022). The flow begins at a first guess, by
 regression, and models what is left in units of a learned doubt; its gradients stop before the
-observation (as in Driess et al. 2025), and each encoded picture serves several noise draws.
+observation (as in Driess et al. 2025), and each encoded picture serves several noise draws. With
+`max_delay` it also learns to go on from actions that are already promised (Black et al. 2025,
+"Training-time action conditioning for efficient real-time chunking").
 
 How far it comes stands in docs/results.md.
 """
@@ -25,7 +27,7 @@ from visuomotor.generative import flow
 from visuomotor.nn.embedding import embed_time
 from visuomotor.perception.language import LanguageConfig
 from visuomotor.perception.sight import Sight, SightConfig
-from visuomotor.policies.base import Acted, Context, Loss, Policy, Term
+from visuomotor.policies.base import Acted, Context, Loss, Policy, Term, continued
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Diet, Spec, Stats, Window
@@ -61,6 +63,8 @@ class CompactConfig:
     """Scale of the noise from which a call starts; near 0 it stays close to the likeliest chunk."""
     guess: float = 10.0
     """Weight of the loss of the first guess of the actions."""
+    max_delay: int = 0
+    """Most actions of a chunk that it learns to continue, for the executor `trained_real_time`."""
 
     def __post_init__(self) -> None:
         if min(self.horizon, self.blocks, self.draws) < 1:
@@ -69,6 +73,10 @@ class CompactConfig:
             raise ValueError("compact: the weight of the guess and the temperature must be at least 0.")
         if self.steps < 1:
             raise ValueError(f"compact: steps must be at least 1, got {self.steps}.")
+        if not 0 <= self.max_delay < self.horizon:
+            raise ValueError(
+                f"compact: max_delay must be in [0, horizon), got {self.max_delay} of {self.horizon}."
+            )
 
     @classmethod
     def tiny(cls) -> CompactConfig:
@@ -98,7 +106,11 @@ class FlowBlock(nn.Module):
 
 
 class Velocity(nn.Module):
-    """Flow velocity of a noisy chunk, given what was observed."""
+    """Flow velocity of a noisy chunk, given what was observed.
+
+    With `max_delay` it takes a flow time for each tick, too, and knows which first ticks are clean; the
+    last one never is.
+    """
 
     def __init__(self, config: CompactConfig, action: int) -> None:
         super().__init__()
@@ -107,6 +119,7 @@ class Velocity(nn.Module):
         self.blocks = nn.ModuleList(FlowBlock(width) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, chunk)
+        self.from_clean = nn.Linear(config.horizon, width, bias=False) if config.max_delay else None
 
     def given(
         self, observation: Float[Tensor, "row width"], real: Float[Tensor, "row action"]
@@ -119,9 +132,12 @@ class Velocity(nn.Module):
         said = [block.from_observation(observation) for block in blocks]
 
         def velocity(chunk: Tensor, time: Tensor) -> Tensor:
-            skip, out, enter = (part[:, None, None] for part in precondition(time))
+            time = time.reshape(len(chunk), -1)  # row -> row 1, or row horizon
+            skip, out, enter = (part[:, :, None] for part in precondition(time))
             hidden = self.enter((enter * chunk * real[:, None]).flatten(1)) + observation
-            waves = embed_time(time, TIME)
+            if self.from_clean is not None:
+                hidden = hidden + self.from_clean((time == 1).expand(chunk.shape[:2]).to(hidden.dtype))
+            waves = embed_time(time[:, -1], TIME)
             for block, part in zip(blocks, said, strict=True):
                 hidden = block(hidden, part + block.from_time(waves))
             return skip * chunk + out * self.leave(self.norm(hidden)).reshape(chunk.shape)
@@ -152,8 +168,8 @@ class Guess(nn.Module):
 
 
 def precondition(
-    time: Float[Tensor, " batch"],
-) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    time: Float[Tensor, "*batch"],
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """How much of the noisy chunk passes by the network, and scales of the network's output and input.
 
     What passes is the best linear guess of the velocity if actions had mean 0 and spread `SPREAD`;
@@ -225,14 +241,23 @@ class Compact(Policy):
         mask: Bool[Tensor, "row horizon action"],
         generator: torch.Generator | None,
     ) -> Term:
-        """Flow matching of what is left after the first guess, in units of its doubt."""
+        """Flow matching of what is left after the first guess, in units of its doubt.
+
+        With `max_delay` the first ticks of each chunk are clean, as many as the draw says, and the others
+        count.
+        """
         clean = off.clamp(-FARTHEST, FARTHEST)
         noise = flow.sample_noise(clean.shape, generator=generator, device=clean.device)
         time = flow.sample_time(clean.shape[:1], generator=generator, device=clean.device)
         velocity = self.velocity.given(vector, mask.any(1).float())
+        if self.config.max_delay:
+            time, learn = flow.train_prefix(
+                time, self.config.horizon, maximum=self.config.max_delay, generator=generator
+            )
+            mask = mask & learn[:, :, None]
         wrong = velocity(flow.interpolate(noise, clean, time), time) - flow.velocity_target(noise, clean)
         _, out, _ = precondition(time)  # in units of the network's output, every flow time counts alike
-        error = (wrong.float() / out[:, None, None]).square().masked_fill(~mask, 0)
+        error = (wrong.float() / out.reshape(len(off), -1, 1)).square().masked_fill(~mask, 0)
         return Term(error.sum(), mask.sum().to(error.dtype))
 
     def act(
@@ -245,7 +270,10 @@ class Compact(Policy):
         prefix: Tensor | None = None,
         held: Tensor | None = None,
     ) -> Acted:
-        """Integrate the flow from noise to a chunk in `steps` Euler steps."""
+        """Integrate the flow from noise to a chunk in `steps` Euler steps.
+
+        Promised actions that it learned to continue are kept as they are; it is steered towards others.
+        """
         if batch.action_mask is None:
             raise ValueError("compact: the batch has no action mask. Run the policy's transforms first.")
         if noise is None:
@@ -254,10 +282,15 @@ class Compact(Policy):
         vector = self.sight(batch).vector
         guess, doubt = self.guess(vector)
         velocity = self.velocity.given(vector, batch.action_mask.float())
+        learned = prefix is not None and held is None and prefix.shape[1] <= self.config.max_delay
         if prefix is not None:
             length = prefix.shape[-2]
             promised = (prefix - guess[:, :length]) / doubt[:, :length]
             weights = prefix.new_ones(prefix.shape[:2]) if held is None else held
-            velocity = flow.guide(velocity, promised, weights)
+            if learned:
+                velocity = flow.clamp(velocity, promised.clamp(-FARTHEST, FARTHEST))
+            else:
+                velocity = flow.guide(velocity, promised, weights)
         off = flow.integrate(velocity, self.config.temperature * noise, steps=self.config.steps)
-        return Acted(actions=guess + doubt * off)
+        actions = guess + doubt * off
+        return Acted(actions=continued(actions, prefix) if learned else actions)

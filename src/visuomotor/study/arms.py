@@ -22,7 +22,7 @@ _KEYS = ("recipe", "family", "size", "policy", "training", "evaluation")
 _BUDGET = ("steps", "batch_size", "seed", "hold_out", "weights")
 """Fields of `TrainConfig` that say how much is learned from what."""
 _EXAM = ("episodes", "probes", "probe_episodes", "seed_offset", "latency")
-"""Fields of `EvaluateConfig` that say what is asked; how an arm acts (executor, execute, acting) is its own."""
+"""Fields of `EvaluateConfig` that say what is asked; how an arm acts (executor, acting) is its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ from visuomotor.agent.folder import check_golden, check_saved, describe, policy_
 from visuomotor.agent.weights import put_weights, read_tensors, write_tensors
 from visuomotor.errors import CheckpointError
 from visuomotor.policies.base import Policy
+from visuomotor.training.config import TrainConfig
 from visuomotor.training.optim import Average, Optimizer
 from visuomotor.types import Stats
 
@@ -134,8 +135,9 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def _bound(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """`identity` without what a resumed run is free to change."""
-    train = {name: value for name, value in identity.get("train", {}).items() if name not in _FREE}
+    """`identity` without what a resumed run is free to change; a field that came later had its default."""
+    known = {**to_plain(TrainConfig()), **identity.get("train", {})}
+    train = {name: value for name, value in known.items() if name not in _FREE}
     return {**identity, "train": train}
 
 

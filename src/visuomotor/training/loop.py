@@ -8,98 +8,32 @@ checkpoint holds everything else. So a run that was stopped, by whatever, ends w
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 
 from visuomotor.agent.weights import borrow, named_weights
-from visuomotor.errors import VisuomotorError, unknown_name
+from visuomotor.errors import VisuomotorError
 from visuomotor.policies.base import Policy
 from visuomotor.training.checkpoint import Subject, open_run, restore, save
+from visuomotor.training.config import TrainConfig
 from visuomotor.training.interrupt import Interrupt, watch_signals
 from visuomotor.training.log import Log, Meter
 from visuomotor.training.optim import Average, Optimizer, learning_rate
-from visuomotor.training.step import Losses, Precision, choose_precision, forward, optimizer_step
+from visuomotor.training.selection import choose_trained, learning
+from visuomotor.training.step import Losses, choose_precision, forward, optimizer_step
 from visuomotor.types import Batch, Stats
 
 if TYPE_CHECKING:
     from visuomotor.text.sentences import SentenceCache
 
 __all__ = ["Batches", "Diverged", "Progress", "TrainConfig", "TrainInterrupted", "TrainReport", "train"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How to train; what is trained stands in the policy's config."""
-
-    steps: int = 2000
-    """Optimizer steps."""
-    batch_size: int = 64
-    """Samples that one optimizer step learns from."""
-    accumulate: int = 1
-    """Parts that a batch is computed in, one after the other, to save memory."""
-    learning_rate: float = 1e-3
-    """Highest learning rate, after the warm-up; it falls to 0 along a cosine."""
-    kernel_rate: float = 0.0
-    """Highest learning rate of picture kernels, if `Muon` moves them; 0 leaves them to AdamW."""
-    warmup: int = 100
-    """Optimizer steps over which the learning rate rises."""
-    weight_decay: float = 0.01
-    """AdamW's decay of matrices and kernels; norms, biases and embeddings have none."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """AdamW's averages of gradients and of their squares."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    ema_decay: float = 0.999
-    """How much of the moving average of the weights is kept at each step."""
-    precision: Precision = "fp32"
-    """Arithmetic of the network: "fp32", "bf16" (weights stay in float32), or "auto", the faster one here."""
-    seed: int = 0
-    """Of the first weights, the order of the data and all noise."""
-    save_every: int = 500
-    """Optimizer steps between checkpoints."""
-    log_every: int = 20
-    """Optimizer steps between lines of the log."""
-    validate_every: int = 500
-    """Optimizer steps between losses on held-out episodes, if there are any."""
-    hold_out: int = 0
-    """Episodes at the end of each data set that are not trained on, but used for validation."""
-    weights: Mapping[str, float] | None = None
-    """Data set to how often a sample of it is seen, relative to one of weight 1; 1 for those left out."""
-    threads: int = 0
-    """Threads of torch; 0 leaves their number alone. Equal bits need equal threads."""
-
-    def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise unknown_name("precision", self.precision, get_args(Precision))
-        for name in ("steps", "batch_size", "accumulate", "save_every", "log_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training: {name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"training: {name} must be positive, got {getattr(self, name)}.")
-        for name in ("warmup", "weight_decay", "kernel_rate", "threads", "seed", "hold_out"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"training: {name} must not be negative, got {getattr(self, name)}.")
-        if not 0 <= self.ema_decay < 1 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(
-                f"training: ema_decay and betas lie in [0, 1), got {self.ema_decay}, {self.betas}."
-            )
-        for key, weight in (self.weights or {}).items():
-            if not 0 < weight < math.inf:
-                raise ValueError(f"training: expected positive weights, got {weight} for {key!r}.")
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"training: batch_size {self.batch_size} cannot be computed in accumulate={self.accumulate} "
-                "equal parts; choose a divisor."
-            )
 
 
 @runtime_checkable
@@ -196,7 +130,7 @@ def train(
     """Train `policy` in place and leave a checkpoint folder, going on if the run has been started before.
 
     Args:
-        policy: Float32 weights; moved to `device`.
+        policy: Float32 weights; moved to `device`. What `config` freezes asks for no gradient any more.
         loader: Gives batch `step * accumulate + part`, of `batch_size / accumulate` samples.
         config: How to train.
         folder: Of the run: new, empty, or the same run, which is resumed.
@@ -217,11 +151,13 @@ def train(
     """
     device = torch.device(device)
     config = replace(config, precision=choose_precision(config.precision, device))
-    policy.to(device).train()
+    policy.to(device)
     subject = Subject(
         policy=policy, stats=stats, data=data or {}, sentences=sentences, instruction=instruction
     )
     _check_weights(policy)
+    choose_trained(policy, config)
+    learning(policy)
     with (
         open_run(Path(folder), subject.identity(config), resume=resume),
         _quiet_globals(config, device),
@@ -386,7 +322,7 @@ class _Run:
                     policy, batch.to(self.device), (self.config.seed, number, 0, 1), self.config.precision
                 )
                 sums.add(loss.terms, torch.zeros((), device=self.device))
-        policy.train()
+        learning(policy)
         means = sums.means()
         return {"loss": means["loss"], **means["terms"]}
 

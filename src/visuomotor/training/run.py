@@ -25,7 +25,9 @@ from visuomotor.policies.base import Policy
 from visuomotor.registry import lookup
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.training.checkpoint import refuse_foreign
-from visuomotor.training.loop import Progress, TrainConfig, TrainReport, train
+from visuomotor.training.config import TrainConfig
+from visuomotor.training.loop import Progress, TrainReport, train
+from visuomotor.training.selection import choose_trained
 from visuomotor.types import Batch, Diet, Spec
 
 __all__ = ["build_policy", "save_untrained", "train_from_folder"]
@@ -161,6 +163,7 @@ def train_from_folder(
     films = _open(data, specs, keys, questions)
     _refuse_unknown(config.weights or {}, [name for film in films for name in film.names])
     model = build_policy(policy, policy_config, {f.key: f.reader.spec for f in films}, seed=config.seed)
+    choose_trained(model, config)
     _check_samples(model, films, config.hold_out)
     if begin is not None:
         weights = locate(begin) / "ema.safetensors"

@@ -16,7 +16,7 @@ from visuomotor.training.optim import Optimizer, clip_gradients
 from visuomotor.types import Batch
 
 if TYPE_CHECKING:
-    from visuomotor.training.loop import TrainConfig
+    from visuomotor.training.config import TrainConfig
 
 __all__ = ["Losses", "Precision", "accumulate", "choose_precision", "fast_bf16", "forward", "optimizer_step"]
 

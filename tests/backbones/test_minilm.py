@@ -112,13 +112,13 @@ def test_published_spellings_are_understood(write_folder, rename) -> None:
 
 def test_a_missing_unknown_or_misshapen_weight_is_refused(write_folder) -> None:
     gone = "encoder.layer.1.output.dense.bias"
-    with pytest.raises(CheckpointError, match=f"1 weights missing.*{gone}"):
+    with pytest.raises(CheckpointError, match=f"1 weights are missing.*{gone}"):
         load_minilm(write_folder(lambda name: "" if name == gone else name))
-    with pytest.raises(CheckpointError, match=r"1 unknown \['encoder.extra'\]"):
+    with pytest.raises(CheckpointError, match=r"1 are unknown \('encoder.extra'"):
         load_minilm(write_folder(extra={"encoder.extra": torch.zeros(1)}))
     with pytest.raises(CheckpointError, match=r"expected shape \(30, 24\), got \(64, 24\)"):
         load_minilm(write_folder(max_position_embeddings=30))
-    with pytest.raises(CheckpointError, match="Is this a BERT"):
+    with pytest.raises(CheckpointError, match=r"37 weights are missing.*37 are unknown \('other\."):
         load_minilm(write_folder(lambda name: "other." + name))
 
 
@@ -144,7 +144,7 @@ def test_an_incomplete_folder_is_refused(write_folder) -> None:
 
 
 def test_neither_folder_nor_hub_name_is_refused(tmp_path) -> None:
-    with pytest.raises(CheckpointError, match="folder or a hub name"):
+    with pytest.raises(CheckpointError, match="a folder or a hub name"):
         load_minilm(tmp_path / "nowhere")
 
 

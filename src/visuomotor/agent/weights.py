@@ -12,19 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from visuomotor.errors import CheckpointError
+from visuomotor.nn.weights import load_named, named_weights
 
 __all__ = ["borrow", "named_weights", "put_weights", "read_tensors", "write_tensors"]
-
-
-def named_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, detached; a tied one under its first name only."""
-    found: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            found[name] = tensor.detach()
-    return found
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -48,34 +38,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-@torch.no_grad()
 def put_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Copy `tensors` into `module`; each of its weights must be there with its shape and type.
 
     Raises:
         CheckpointError: A weight is missing, left over, or of another shape or type.
     """
-    own = named_weights(module)
-    kind = type(module).__name__
-    for what, names in (
-        (f"that {kind} has is missing", set(own) - set(tensors)),
-        (f"is unknown to {kind}", set(tensors) - set(own)),
-    ):
-        if names:
-            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise CheckpointError(
-                f"{where}: weight {min(names)!r}{more} {what}. "
-                "Was the checkpoint written by another version of the policy?"
-            )
-    for name, tensor in own.items():
-        given = tensors[name]
-        if given.shape != tensor.shape or given.dtype != tensor.dtype:
-            raise CheckpointError(
-                f"{where}: weight {name!r}: expected {tensor.dtype} {tuple(tensor.shape)}, "
-                f"got {given.dtype} {tuple(given.shape)}."
-            )
-    for name, tensor in own.items():
-        tensor.copy_(tensors[name])
+    load_named(module, tensors, where=where, same_types=True)
 
 
 @contextmanager

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from visuomotor.errors import CheckpointError, RemoteError
+from visuomotor.backbones.checkpoint import find_model, open_tensors, read_config
+from visuomotor.errors import CheckpointError
 from visuomotor.nn.attention import Attention
+from visuomotor.nn.weights import load_named, nested, unfilled
 
 __all__ = ["Bert", "BertConfig", "MiniLM", "load_bert_weights", "load_minilm"]
 
@@ -158,7 +156,7 @@ _LAYER = {
     "feed_norm": "output.LayerNorm",
 }
 _PREFIXES = ("", "bert.", "0.auto_model.", "0.model.", "auto_model.", "model.")
-_IGNORED = ("pooler.", "cls.", "embeddings.position_ids")  # heads that token states do not pass through
+_IGNORED = ("pooler.*", "cls.*", "embeddings.position_ids")  # heads that token states do not pass through
 
 
 def published_names(config: BertConfig) -> dict[str, str]:
@@ -186,35 +184,13 @@ def load_bert_weights(network: Bert, tensors: Mapping[str, Tensor], where: str =
     Raises:
         CheckpointError: A weight is missing, unknown or of the wrong shape.
     """
-    key = "embeddings.word_embeddings.weight"
-    prefix = next((prefix for prefix in _PREFIXES if prefix + key in tensors), None)
-    if prefix is None:
-        raise CheckpointError(
-            f"{where}: expected a tensor {key!r}, got {sorted(tensors)[:3]}... Is this a BERT?"
-        )
-    found = {}
-    for name, tensor in tensors.items():
-        name = name.removeprefix(prefix)
-        if not name.startswith(_IGNORED):
-            found[
-                name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-                    "LayerNorm.beta", "LayerNorm.bias"
-                )
-            ] = tensor
-    names = published_names(network.config)
-    missing, unknown = sorted(set(names.values()) - set(found)), sorted(set(found) - set(names.values()))
-    if missing or unknown:
-        raise CheckpointError(
-            f"{where}: {len(missing)} weights missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}. "
-            "Does config.json belong to these weights?"
-        )
-    own = network.state_dict()
-    for ours, theirs in names.items():
-        if own[ours].shape != found[theirs].shape:
-            expected, came = tuple(own[ours].shape), tuple(found[theirs].shape)
-            raise CheckpointError(f"{where}: {theirs}: expected shape {expected}, got {came}.")
-    weights = {ours: found[theirs].float() for ours, theirs in names.items()}
-    network.load_state_dict(weights, strict=True, assign=True)
+    names = {}
+    for ours, theirs in published_names(network.config).items():
+        older = theirs.replace("LayerNorm.weight", "LayerNorm.gamma")
+        older = older.replace("LayerNorm.bias", "LayerNorm.beta")
+        names[ours] = (theirs, older) if older != theirs else (theirs,)
+    unused = [prefix + pattern for prefix in _PREFIXES for pattern in _IGNORED]
+    load_named(network, tensors, where=where, names=nested(names, "", _PREFIXES), unused=unused)
 
 
 class MiniLM:
@@ -280,13 +256,7 @@ def load_minilm(path: str | Path | None = None) -> MiniLM:
     """
     if path is None:
         return _load_folder(_packaged_folder(), PACKAGED_SHA256)
-    if Path(path).is_dir():
-        return _load_folder(Path(path), {})
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", str(path)):
-        return _load_folder(_hub_folder(str(path)), {})
-    raise CheckpointError(
-        f"MiniLM: expected a folder or a hub name like 'organization/model', got {str(path)!r}."
-    )
+    return _load_folder(find_model(path, FILES), {})
 
 
 def _packaged_folder() -> Path:
@@ -299,20 +269,6 @@ def _packaged_folder() -> Path:
             "hub name."
         )
     return Path(spec.submodule_search_locations[0]) / "model"
-
-
-def _hub_folder(name: str) -> Path:
-    """A local copy of a model on the Hugging Face hub, downloaded if need be."""
-    from huggingface_hub import snapshot_download
-
-    repository, _, revision = name.partition("@")
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(FILES)))
-    except (OSError, ValueError) as error:
-        raise RemoteError(
-            f"hub model {name!r}: could not be downloaded: {error}. "
-            "Check name and connection, or pass a folder with its files."
-        ) from error
 
 
 def _load_folder(folder: Path, pinned: Mapping[str, str]) -> MiniLM:
@@ -331,24 +287,11 @@ def _load_folder(folder: Path, pinned: Mapping[str, str]) -> MiniLM:
                 f"{folder / name}: expected SHA-256 {expected}, got {hashes[name]}. It is damaged or was "
                 'replaced. Run: pip install --force-reinstall "visuomotor[language]".'
             )
-    config = BertConfig.from_published(
-        json.loads((folder / "config.json").read_text()), str(folder / "config.json")
-    )
-    with torch.device("meta"), _WithoutFirstValues():
+    config = BertConfig.from_published(read_config(folder), str(folder / "config.json"))
+    with unfilled():
         network = Bert(config)
-    load_bert_weights(network, load_file(weights), str(weights))
+    load_bert_weights(network, open_tensors(weights), str(weights))
     return MiniLM(network, Tokenizer.from_file(str(folder / "tokenizer.json")), hashes[weights.name])
-
-
-class _WithoutFirstValues(TorchFunctionMode):
-    """Leaves new weights as they are: normal numbers on the meta device import torch's compiler (1.5 s)."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if function is nn.init.normal_:
-            return (kwargs or {}).get("tensor", *args[:1])
-        return function(*args, **(kwargs or {}))
 
 
 def _sha256(path: Path) -> str:

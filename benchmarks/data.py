@@ -22,11 +22,8 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +32,8 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from peers.beside import Peer, Times, one_core, timed
+from peers.beside import note as keep
 
 from visuomotor.data.episode import EpisodeRecorder
 from visuomotor.data.frames import Frames, VideoFrames
@@ -50,40 +49,6 @@ SIZE, RATE = 224, 10.0
 WINDOW = Window(history=(-1, 0), horizon=16)
 CAMERAS = ("front", "wrist")
 WORDS = "put it in the bowl"
-PEER = Path(__file__).parent / "peers" / "lerobot_data.py"
-Times = dict[str, list[float]]
-
-
-class Peer:
-    """lerobot, in its own process and environment."""
-
-    def __init__(self, python: str, log: Path) -> None:
-        ours, theirs = os.pipe()
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        environment.pop("PYTHONPATH", None)
-        with log.open("w") as out:
-            self._process = subprocess.Popen(
-                [python, str(PEER), str(theirs)],
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=out,
-                pass_fds=[theirs],
-                text=True,
-                env=environment,
-            )
-        os.close(theirs)
-        self._answers = os.fdopen(ours)
-
-    def __call__(self, do: str, **request: Any) -> dict[str, Any]:
-        """Have something done, and its answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
-        self._process.stdin.flush()
-        line = self._answers.readline()
-        if not line:
-            raise RuntimeError(f"lerobot's process ended with code {self._process.wait()}; see its log.")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 def render(episodes: int, seed: int) -> dict[str, np.ndarray]:
@@ -128,30 +93,6 @@ def write(data: dict[str, np.ndarray], spec: Spec, folder: Path) -> None:
                 recorder.tick(seen, data["action"][tick])
                 tick += 1
             writer.add(recorder.finish())
-
-
-def timed(function: Callable[[], object]) -> dict[str, float]:
-    began, cpu = time.perf_counter(), time.process_time()
-    function()
-    return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
-
-
-@contextmanager
-def one_core(peer: Peer, core: int) -> Iterator[None]:
-    """Both processes on the same core, one after the other."""
-    every = sorted(os.sched_getaffinity(0))
-    _pin([core])
-    peer("cores", cores=[core])
-    try:
-        yield
-    finally:
-        _pin(every)
-        peer("cores", cores=every)
-
-
-def _pin(cores: list[int]) -> None:
-    for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), cores)
 
 
 def decode_plainly(folder: Path) -> None:
@@ -213,7 +154,7 @@ def first_batch(windows: Windows, seed: int) -> float:
 
 def measure(args: argparse.Namespace, folder: Path) -> tuple[Times, dict[str, Any]]:
     """All rounds: rates a second, or seconds where the name ends in `_s`."""
-    peer = Peer(args.lerobot, folder / "lerobot.log")
+    peer = Peer(args.lerobot, "lerobot_data.py", folder / "lerobot.log")
     versions = peer("versions")
     data = render(args.episodes, 5000 + args.seed)
     np.savez(folder / "frames.npz", **data)
@@ -221,9 +162,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[Times, dict[str, An
     times: Times = {}
 
     def note(name: str, amount: float, answer: dict[str, float]) -> None:
-        times.setdefault(name, []).append(amount / answer["seconds"])
-        if "cpu" in answer:
-            times.setdefault(f"{name} (CPU)", []).append(amount / max(answer["cpu"], 1e-9))
+        keep(times, name, answer, amount)
 
     with one_core(peer, args.core):
         for _ in range(args.write_rounds):

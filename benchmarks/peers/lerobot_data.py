@@ -1,19 +1,16 @@
 """The part of `benchmarks/data.py` that runs in an environment of its own, with lerobot.
 
-Reads requests, one line of JSON each, from stdin and answers each with a line of JSON on the file
-descriptor that the first argument names; stdout and stderr are lerobot's own. Imports nothing of visuomotor.
+Imports nothing of visuomotor.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from serve import cores, serve, timed, versions
 
 RATE = 10
 VIDEO = {"dtype": "video", "names": ["height", "width", "channels"]}
@@ -63,10 +60,7 @@ def open_dataset(folder: str, history: list[int], horizon: int) -> Any:
 
 def random(dataset: Any, rows: list[int]) -> dict[str, Any]:
     """Samples of some rows, one after the other."""
-    began, cpu = time.perf_counter(), time.process_time()
-    for row in rows:
-        dataset[row]
-    return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
+    return timed(lambda: [dataset[row] for row in rows])
 
 
 def first_batch(dataset: Any, batch_size: int, workers: int) -> dict[str, Any]:
@@ -84,42 +78,41 @@ def first_batch(dataset: Any, batch_size: int, workers: int) -> dict[str, Any]:
     return {"seconds": seconds}
 
 
+def values(dataset: Any, row: int, out: str) -> dict[str, Any]:
+    """Write a sample into an .npz file."""
+    import numpy as np
+
+    sample = dataset[row]
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    np.savez(out, **{k: v.numpy() for k, v in sample.items() if hasattr(v, "numpy")})
+    return {}
+
+
+def start() -> dict[str, Any]:
+    import torch
+
+    torch.set_num_threads(1)
+    return versions("lerobot", "torch", "av", "numpy", "datasets", "torchcodec")
+
+
 def main() -> None:
-    answers = os.fdopen(int(sys.argv[1]), "w")
-    dataset = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        match request.pop("do"):
-            case "versions":
-                import torch
+    opened: list[Any] = []
 
-                torch.set_num_threads(1)
-                names = ("lerobot", "torch", "av", "numpy", "datasets", "torchcodec")
-                answer: dict[str, Any] = {name: version(name) for name in names} | {
-                    "python": sys.version.split()[0]
-                }
-            case "write":
-                answer = write(**request)
-            case "open":
-                dataset = open_dataset(**request)
-                answer = {"ticks": len(dataset)}
-            case "random":
-                answer = random(dataset, **request)
-            case "first_batch":
-                answer = first_batch(dataset, **request)
-            case "cores":
-                for thread in os.listdir("/proc/self/task"):  # those that libraries have started, too
-                    os.sched_setaffinity(int(thread), request["cores"])
-                answer = {}
-            case "values":
-                sample = dataset[request["row"]]
-                Path(request["out"]).parent.mkdir(parents=True, exist_ok=True)
-                import numpy as np
+    def open_one(**request: Any) -> dict[str, Any]:
+        opened[:] = [open_dataset(**request)]
+        return {"ticks": len(opened[0])}
 
-                np.savez(request["out"], **{k: v.numpy() for k, v in sample.items() if hasattr(v, "numpy")})
-                answer = {}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    serve(
+        {
+            "versions": start,
+            "cores": cores,
+            "write": write,
+            "open": open_one,
+            "random": lambda rows: random(opened[0], rows),
+            "first_batch": lambda **request: first_batch(opened[0], **request),
+            "values": lambda **request: values(opened[0], **request),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from visuomotor.policies.act import ACTConfig
 from visuomotor.policies.bc import BCConfig
 from visuomotor.policies.compact import CompactConfig
 from visuomotor.policies.diffusion import DiffusionConfig
+from visuomotor.policies.pi0 import PI0Config
 from visuomotor.registry import lookup
 from visuomotor.training.loop import TrainConfig
 
@@ -188,6 +189,11 @@ def demo_diffusion_transformer() -> Recipe:
     """The demo with Diffusion Policy, a transformer: equal demonstrations, observations and steps."""
     policy = replace(DiffusionConfig.small(), network="transformer")
     return replace(demo(), family="diffusion", policy=policy)
+
+
+def demo_pi0() -> Recipe:
+    """The demo with pi0: equal demonstrations, observations and steps."""
+    return replace(demo(), family="pi0", policy=PI0Config.small())
 
 
 def lift() -> Recipe:

@@ -20,6 +20,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "bc": "visuomotor.policies.bc:BC",
         "compact": "visuomotor.policies.compact:Compact",
         "diffusion": "visuomotor.policies.diffusion:DiffusionPolicy",
+        "pi0": "visuomotor.policies.pi0:PI0",
     },
     "env": {
         "tabletop": "visuomotor.envs.tabletop:TabletopEnv",
@@ -55,6 +56,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "demo-bc-mse": "visuomotor.recipes:demo_bc_mse",
         "demo-diffusion-transformer": "visuomotor.recipes:demo_diffusion_transformer",
         "demo-diffusion-unet": "visuomotor.recipes:demo_diffusion_unet",
+        "demo-pi0": "visuomotor.recipes:demo_pi0",
         "demo-tiny": "visuomotor.recipes:demo_tiny",
         "lift": "visuomotor.recipes:lift",
         "tabletop-all": "visuomotor.recipes:tabletop_all",

@@ -12,22 +12,21 @@ autoregressive tokens, branches that do not see each other and `insulated` carry
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from visuomotor.nn.decoder import Decoder, rotation
+from visuomotor.nn.decoder import Decoder, DecoderLayer, rotation
 
-__all__ = ["Past", "Segment", "join", "remember", "run"]
+__all__ = ["Past", "Segment", "join", "remember", "repeat", "run"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segment:
+class Segment(NamedTuple):
     """Tokens that belong together.
 
     Attributes:
@@ -52,8 +51,7 @@ class Segment:
     insulated: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Past:
+class Past(NamedTuple):
     """Keys and values of a segment, one pair a layer, for segments to come.
 
     Attributes:
@@ -72,11 +70,6 @@ class Past:
     branch: int
     real: Tensor | None
 
-    @property
-    def length(self) -> int:
-        """Tokens, padding included."""
-        return self.keys[0].shape[2]
-
 
 def join(first: Past, second: Past) -> Past:
     """Two pasts of one expert, block and branch, one behind the other."""
@@ -85,10 +78,18 @@ def join(first: Past, second: Past) -> Past:
         raise ValueError(f"mixture: pasts of different expert, block or branch cannot be joined: {places}.")
     real = None
     if first.real is not None or second.real is not None:
-        real = torch.cat([_real(past, past.keys[0].shape[0], past.length) for past in (first, second)], dim=1)
+        batch, device = first.keys[0].shape[0], first.keys[0].device
+        real = torch.cat([_real(past, batch, device) for past in (first, second)], dim=1)
     pairs = zip(first.keys, second.keys, strict=True), zip(first.values, second.values, strict=True)
     keys, values = (tuple(torch.cat(pair, dim=2) for pair in side) for side in pairs)
-    return replace(first, keys=keys, values=values, real=real)
+    return first._replace(keys=keys, values=values, real=real)
+
+
+def repeat(past: Past, times: int) -> Past:
+    """A past whose batch stands so many times one behind the other, for several draws of one observation."""
+    keys, values = (tuple(t.repeat(times, 1, 1, 1) for t in side) for side in (past.keys, past.values))
+    real = None if past.real is None else past.real.repeat(times, 1)
+    return past._replace(keys=keys, values=values, real=real)
 
 
 def run(
@@ -130,13 +131,13 @@ def _through(
     checkpointing: bool,
 ) -> tuple[list[Tensor], list[Past]]:
     depth = _depth(experts)
-    views = [_View(experts, segments, past, index) for index in range(len(segments))]
+    views = [_view(experts, segments, past, index) for index in range(len(segments))]
     streams = [segment.tokens for segment in segments]
     keys: list[list[Tensor]] = [[] for _ in segments]
     values: list[list[Tensor]] = [[] for _ in segments]
     for level in range(depth):
         if not answers and level == depth - 1:
-            held = [view.hold(level, stream) for view, stream in zip(views, streams, strict=True)]
+            held = [_hold(view, level, stream) for view, stream in zip(views, streams, strict=True)]
         else:
 
             def step(*given: Tensor, level: int = level) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
@@ -167,16 +168,28 @@ def _level(
     views: Sequence[_View], past: Sequence[Past], level: int, streams: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
     """Streams behind one layer, and its keys and values."""
-    asked = [view.ask(level, stream) for view, stream in zip(views, streams, strict=True)]
+    asked = [_ask(view, level, stream) for view, stream in zip(views, streams, strict=True)]
     held = [(key, value) for _, key, value in asked]
     behind = []
     for view, stream, (queries, _, _) in zip(views, streams, asked, strict=True):
-        earlier = [view.shield((past[i].keys[level], past[i].values[level]), past[i]) for i in view.earlier]
-        beside = [view.shield(held[i], view.segments[i]) for i in view.beside]
+        earlier = [
+            _shielded(view, (past[i].keys[level], past[i].values[level]), past[i]) for i in view.earlier
+        ]
+        beside = [_shielded(view, held[i], view.segments[i]) for i in view.beside]
         keys, values = (torch.cat(parts, dim=2) for parts in zip(*earlier, *beside, strict=True))
-        found = attend(queries, keys, values, mask=view.mask, scale=view.expert.config.scale)
-        behind.append(view.answer(level, stream, found))
+        found = attend(queries, keys, values, mask=view.mask, scale=view.layers[level].config.scale)
+        behind.append(view.layers[level].answer(stream, found, _steering(view, level)))
     return behind, held
+
+
+def _ask(view: _View, level: int, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    steering = _steering(view, level)
+    return view.layers[level].ask(stream, view.turn, None if steering is None else steering[0])
+
+
+def _hold(view: _View, level: int, stream: Tensor) -> tuple[Tensor, Tensor]:
+    steering = _steering(view, level)
+    return view.layers[level].hold(stream, view.turn, None if steering is None else steering[0])
 
 
 def attend(
@@ -198,92 +211,95 @@ def attend(
     )
 
 
-class _View:
+class _View(NamedTuple):
     """What one segment sees, and where it stands: computed once for all layers."""
 
-    def __init__(
-        self, experts: Sequence[Decoder], segments: Sequence[Segment], past: Sequence[Past], index: int
-    ) -> None:
-        segment = segments[index]
-        self.segment, self.index, self.segments = segment, index, segments
-        self.expert = experts[segment.expert]
-        self.layers = self.expert.levels
-        self.earlier = [place for place, other in enumerate(past) if _sees(segment, other)]
-        self.beside = [place for place, other in enumerate(segments) if _sees(segment, other)]
-        batch, count = segment.tokens.shape[:2]
-        sources: list[tuple[Past | Segment, int]] = [
-            (past[place], past[place].length) for place in self.earlier
-        ]
-        sources += [(segments[place], segments[place].tokens.shape[1]) for place in self.beside]
-        before = [(other, length) for other, length in sources if self._precedes(other)]
-        device = segment.tokens.device
-        offset = torch.zeros(batch, 1, dtype=torch.long, device=device)
-        for other, length in before:
-            offset = offset + (length if other.real is None else other.real.sum(1, keepdim=True))
-        own = (
-            torch.ones(1, count, dtype=torch.long, device=device)
-            if segment.real is None
-            else segment.real.long()
-        )
-        positions = (offset + own.cumsum(1) - 1).clamp(min=0)
-        self.turn = rotation(positions, self.expert.config.head_width, self.expert.config.rope_base)
-        self.mask = self._mask(sources, batch, count, device)
+    layers: tuple[DecoderLayer, ...]
+    segment: Segment
+    segments: Sequence[Segment]
+    earlier: list[int]
+    beside: list[int]
+    turn: tuple[Tensor, Tensor]
+    mask: Tensor | None
 
-    def _precedes(self, other: Past | Segment) -> bool:
-        """Whether the positions of `other` come first: lower blocks, pasts, and segments listed earlier."""
-        if other is self.segment:
-            return False
-        if isinstance(other, Past) or other.block < self.segment.block:
-            return True
-        return any(other is segment for segment in self.segments[: self.index])
 
-    def _mask(
-        self, sources: Sequence[tuple[Past | Segment, int]], batch: int, count: int, device: torch.device
-    ) -> Tensor | None:
-        if not self.segment.causal and all(other.real is None for other, _ in sources):
-            return None
-        parts = []
-        for other, length in sources:
-            part = _real(other, batch, length, device)[:, None]  # batch key -> batch 1 key
-            if other is self.segment and self.segment.causal:
-                part = part & torch.ones(count, count, dtype=torch.bool, device=device).tril()
-            parts.append(part.expand(-1, count if self.segment.causal else 1, -1))
-        mask = torch.cat(parts, dim=-1)
-        # A row of padding that sees nothing looks everywhere: nobody reads what it finds.
-        return mask | ~mask.any(-1, keepdim=True)
+def _view(experts: Sequence[Decoder], segments: Sequence[Segment], past: Sequence[Past], index: int) -> _View:
+    segment = segments[index]
+    expert = experts[segment.expert]
+    earlier = [place for place, other in enumerate(past) if _sees(segment, other)]
+    beside = [place for place, other in enumerate(segments) if _sees(segment, other)]
+    # Lower blocks, pasts, and segments of the same block that are listed earlier take the positions before.
+    before = [past[place] for place in earlier]
+    before += [segments[i] for i in beside if i < index or segments[i].block < segment.block]
+    positions = _positions(segment, before)
+    return _View(
+        layers=expert.levels,
+        segment=segment,
+        segments=segments,
+        earlier=earlier,
+        beside=beside,
+        turn=rotation(positions, expert.config.head_width, expert.config.rope_base),
+        mask=_mask(segment, index, [past[i] for i in earlier], {i: segments[i] for i in beside}),
+    )
 
-    def shield(self, pair: tuple[Tensor, Tensor], other: Past | Segment) -> tuple[Tensor, Tensor]:
-        """Keys and values, without their gradients if the segment is insulated from their expert."""
-        if self.segment.insulated and other.expert != self.segment.expert:
-            return pair[0].detach(), pair[1].detach()
-        return pair
 
-    def steering(self, level: int) -> tuple[Tensor, Tensor] | None:
-        table = self.segment.steering
-        return None if table is None else (table[2 * level], table[2 * level + 1])
+def _positions(segment: Segment, before: Sequence[Past | Segment]) -> Int[Tensor, "batch token"]:
+    """Where the tokens stand; padding takes no place."""
+    batch, count = segment.tokens.shape[:2]
+    device = segment.tokens.device
+    offset = torch.zeros(batch, 1, dtype=torch.long, device=device)
+    for other in before:
+        offset = offset + (_length(other) if other.real is None else other.real.sum(1, keepdim=True))
+    if segment.real is None:
+        return offset + torch.arange(count, device=device)
+    return (offset + segment.real.long().cumsum(1) - 1).clamp(min=0)
 
-    def ask(self, level: int, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        steering = self.steering(level)
-        return self.layers[level].ask(stream, self.turn, None if steering is None else steering[0])
 
-    def hold(self, level: int, stream: Tensor) -> tuple[Tensor, Tensor]:
-        steering = self.steering(level)
-        return self.layers[level].hold(stream, self.turn, None if steering is None else steering[0])
+def _mask(
+    segment: Segment, index: int, earlier: Sequence[Past], beside: Mapping[int, Segment]
+) -> Bool[Tensor, "batch query key"] | None:
+    """Which keys are there for each query, for all queries alike unless the segment is causal."""
+    if not segment.causal and all(other.real is None for other in (*earlier, *beside.values())):
+        return None
+    batch, count = segment.tokens.shape[:2]
+    device = segment.tokens.device
+    rows = count if segment.causal else 1
+    parts = [_real(other, batch, device)[:, None].expand(-1, rows, -1) for other in earlier]
+    for place, other in beside.items():
+        part = _real(other, batch, device)[:, None]  # batch key -> batch 1 key
+        if segment.causal and place == index:
+            part = part & torch.ones(count, count, dtype=torch.bool, device=device).tril()
+        parts.append(part.expand(-1, rows, -1))
+    mask = torch.cat(parts, dim=-1)
+    # A row of padding that sees nothing looks everywhere: nobody reads what it finds.
+    return mask | ~mask.any(-1, keepdim=True)
 
-    def answer(self, level: int, stream: Tensor, found: Tensor) -> Tensor:
-        return self.layers[level].answer(stream, found, self.steering(level))
+
+def _shielded(view: _View, pair: tuple[Tensor, Tensor], other: Past | Segment) -> tuple[Tensor, Tensor]:
+    """Keys and values, without their gradients if the segment is insulated from their expert."""
+    if view.segment.insulated and other.expert != view.segment.expert:
+        return pair[0].detach(), pair[1].detach()
+    return pair
+
+
+def _steering(view: _View, level: int) -> tuple[Tensor, Tensor] | None:
+    """Of the two norms of a layer."""
+    table = view.segment.steering
+    return None if table is None else (table[2 * level], table[2 * level + 1])
 
 
 def _sees(segment: Segment, other: Past | Segment) -> bool:
     return other.block <= segment.block and other.branch in (0, segment.branch)
 
 
-def _real(
-    other: Past | Segment, batch: int, length: int, device: torch.device | str | None = None
-) -> Bool[Tensor, "batch token"]:
+def _length(other: Past | Segment) -> int:
+    return other.keys[0].shape[2] if isinstance(other, Past) else other.tokens.shape[1]
+
+
+def _real(other: Past | Segment, batch: int, device: torch.device) -> Bool[Tensor, "batch token"]:
     if other.real is not None:
         return other.real
-    return torch.ones(batch, length, dtype=torch.bool, device=device)
+    return torch.ones(batch, _length(other), dtype=torch.bool, device=device)
 
 
 def _depth(experts: Sequence[Decoder]) -> int:

@@ -1,0 +1,308 @@
+# long: a policy family is one file, read downwards like the method section of a paper.
+"""pi0: a vision-language model with an expert for actions beside it, trained by flow matching.
+
+Black et al. (2024), "pi0: a vision-language-action flow model for general robot control".
+
+1. A pretrained vision-language model (PaliGemma, Beyer et al. 2024) reads pictures and prompt.
+2. An action expert, a smaller decoder of equal depth with weights of its own, reads the state and the
+   noisy chunk. In each layer the tokens of both look at each other in one attention; all else is apart.
+3. Three blocks: pictures and prompt, then the state, then the actions. A token sees its own block and
+   those before it, so what was observed is computed once and kept for all steps of the flow.
+4. The expert predicts the velocity of a flow from noise to the chunk (Lipman et al. 2023), trained
+   mostly at times close to the noise, and integrated in 10 Euler steps.
+
+Their time runs as ours: 0 is noise, 1 is data (appendix B); the released code turned it round, so the
+waves of the embedded time are those of 1 - time, and the signs of the last layer change where released
+weights are loaded. Differences from the paper, and what is always saved without a change of the answer:
+
+- Missing cameras and padding of the prompt take no place and no position. The state is kept with the
+  prefix, whose last layer computes keys and values alone; what depends on time alone is a table.
+- Padded dimensions and padded ticks do not count in the loss; `average="all"` counts them, as released.
+- `max_delay` trains with clean prefixes (Black et al. 2025, "Training-time action conditioning").
+- `vision="sight"` gives the trunk a few tokens made of everything that was observed, in the place of
+  PaliGemma's (see `visuomotor.perception.sight`), and learns from blind samples, too; several noise
+  draws share one observation, and `weight` says how much the flow counts beside the losses of seeing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from visuomotor.errors import unknown_name
+from visuomotor.generative import flow
+from visuomotor.losses import Loss, Term
+from visuomotor.nn.decoder import Decoder, DecoderConfig
+from visuomotor.nn.embedding import embed_time
+from visuomotor.nn.mixture import Past, Segment, remember, repeat, run
+from visuomotor.perception.language import LanguageConfig
+from visuomotor.perception.sight import Sight, SightConfig
+from visuomotor.policies.base import Acted, Context, Policy, continued
+from visuomotor.text.sentences import SentenceCache
+from visuomotor.transforms.base import Pipeline
+from visuomotor.types import Batch, Diet, Spec, Stats, Window
+
+__all__ = ["PI0", "PI0Config"]
+
+TRUNK, EXPERT = 0, 1
+PREFIX, STATE, ACTIONS = 0, 1, 2  # blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class PI0Config:
+    """Everything about a `PI0` policy that the data does not decide."""
+
+    horizon: int = 8
+    """Actions predicted by one call."""
+    sight: SightConfig = field(default_factory=SightConfig)
+    """The eyes."""
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    """How the instruction is read."""
+    seen_tokens: int = 4
+    """Tokens that the trunk gets from the shared sight."""
+    width: int = 128
+    """Width of the trunk."""
+    mlp_width: int = 512
+    """Hidden size of the trunk's feed-forward layers."""
+    expert_width: int = 128
+    """Width of the action expert."""
+    expert_mlp_width: int = 512
+    """Hidden size of its feed-forward layers."""
+    layers: int = 4
+    """Depth of both."""
+    heads: int = 4
+    """Heads that ask, of both."""
+    kv_heads: int = 1
+    """Heads that answer, of both."""
+    head_width: int = 32
+    """Size of a head, of both."""
+    draws: int = 4
+    """Noise draws for each observation in training."""
+    weight: float = 30.0
+    """Of the flow beside the losses of seeing."""
+    time_law: flow.Law = "beta"
+    """Flow times to train at; the paper's favors those close to the noise."""
+    steps: int = 10
+    """Euler steps of one call."""
+    max_delay: int = 0
+    """Longest clean prefix in training, in ticks; 0 trains without."""
+
+    def __post_init__(self) -> None:
+        sizes = (self.horizon, self.seen_tokens, self.draws, self.steps)
+        if min(sizes) < 1:
+            raise ValueError(f"pi0: sizes, draws and steps must be at least 1, got {self}.")
+        if not 0 <= self.max_delay < self.horizon:
+            raise ValueError(f"pi0: max_delay must be in [0, {self.horizon}), got {self.max_delay}.")
+        if self.weight <= 0:
+            raise ValueError(f"pi0: the weight of the flow must be positive, got {self.weight}.")
+        if self.time_law not in get_args(flow.Law):
+            raise unknown_name("law of flow times", self.time_law, get_args(flow.Law))
+        self.decoders()
+
+    def decoders(self) -> tuple[DecoderConfig, DecoderConfig]:
+        """Of trunk and expert: Gemma's conventions."""
+        trunk = DecoderConfig(
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_width=self.head_width,
+            mlp_width=self.mlp_width,
+            activation="gelu_tanh",
+            norm_offset=1.0,
+        )
+        return trunk, replace(trunk, width=self.expert_width, mlp_width=self.expert_mlp_width)
+
+    @classmethod
+    def small(cls) -> PI0Config:
+        """What two CPU cores train in minutes."""
+        return cls()
+
+    @classmethod
+    def tiny(cls) -> PI0Config:
+        """Seconds on a laptop: for tests."""
+        return replace(
+            cls.small(),
+            horizon=4,
+            sight=SightConfig.tiny(),
+            language=LanguageConfig.tiny(),
+            seen_tokens=2,
+            width=32,
+            mlp_width=64,
+            expert_width=24,
+            expert_mlp_width=48,
+            layers=2,
+            heads=2,
+            head_width=8,
+            steps=4,
+        )
+
+
+class ActionEmbedding(nn.Module):
+    """Noisy actions and flow time to tokens of the expert.
+
+    Args:
+        action: Numbers of an action.
+        width: Of the expert.
+
+    Source: appendix B; the waves are those of the released code.
+    """
+
+    def __init__(self, action: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.enter = nn.Linear(action, width)
+        self.mix = nn.Linear(2 * width, width)
+        self.leave = nn.Linear(width, width)
+
+    def timed(self, time: Float[Tensor, "*time"]) -> Float[Tensor, "*time width"]:
+        """What flow times add before the nonlinearity: a table, where they are few."""
+        waves = embed_time(1 - time, self.width).to(self.mix.weight.dtype)
+        return F.linear(waves, self.mix.weight[:, self.width :], self.mix.bias)
+
+    def forward(
+        self, actions: Float[Tensor, "row horizon action"], timed: Float[Tensor, "row ticks width"]
+    ) -> Float[Tensor, "row horizon width"]:
+        """The tokens; `timed` is for a chunk or for each of its ticks."""
+        entered = F.linear(self.enter(actions), self.mix.weight[:, : self.width])
+        return self.leave(F.silu(entered + timed))
+
+
+def unread(trunk: Decoder) -> tuple[nn.Module, ...]:
+    """Parts of a trunk behind its last keys and values."""
+    last = trunk.levels[-1]
+    return last.query, last.out, last.mlp_norm, last.gate, last.up, last.down, trunk.norm
+
+
+class PI0(Policy):
+    """The policy; cameras are the union over all bodies, state and action as wide as the widest body."""
+
+    Config = PI0Config
+    config: PI0Config
+
+    def __init__(self, config: PI0Config, bodies: Mapping[str, Spec]) -> None:
+        super().__init__(config, bodies)
+        self.sight = Sight(config.sight, self.bodies, language=config.language)
+        self.action_width = self.sight.action_width
+        trunk, expert = config.decoders()
+        self.seen = nn.Linear(self.sight.width, config.seen_tokens * trunk.width)
+        self.trunk, self.expert = Decoder(trunk), Decoder(expert)
+        for part in unread(self.trunk):
+            part.requires_grad_(False)  # kept for released weights; nobody reads the trunk's own answer
+        self.state = nn.Linear(self.sight.state_width, expert.width)
+        self.embed = ActionEmbedding(self.action_width, expert.width)
+        self.leave = nn.Linear(expert.width, self.action_width)
+
+    @property
+    def window(self) -> Window:
+        """The current tick, and the horizon of the config."""
+        return Window(horizon=self.config.horizon)
+
+    @property
+    def diet(self) -> Diet:
+        """What the shared sight asks for."""
+        return self.sight.diet
+
+    @property
+    def sentence_encoder(self) -> str | None:
+        """Which frozen encoder the pipeline needs, if any."""
+        return self.sight.language.encoder
+
+    @property
+    def experts(self) -> Sequence[Decoder]:
+        """In the order of `TRUNK` and `EXPERT`."""
+        return self.trunk, self.expert
+
+    def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
+        """The pipeline of the shared sight."""
+        return self.sight.pipeline(self.check_key(key), stats, sentences)
+
+    def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
+        """Flow matching of the chunk, and the losses of the shared sight.
+
+        Source: eq. 1; appendix B for the law of flow times.
+        """
+        lesson = self.sight.learn(batch, generator)
+        past = self.observed(lesson.vector, lesson.state[:, -1])
+        draws = self.config.draws
+        mask, clean = lesson.mask.repeat(draws, 1, 1), lesson.actions.repeat(draws, 1, 1)
+        law, device = self.config.time_law, clean.device
+        time = flow.sample_time(clean.shape[:1], generator=generator, law=law, device=device)
+        learn = None
+        if self.config.max_delay:
+            horizon, most = self.config.horizon, self.config.max_delay
+            time, learn = flow.train_prefix(time, horizon, maximum=most, generator=generator)
+        velocity = self.velocity([repeat(part, draws) for part in past], mask.any(1))
+        total, count = flow.loss(velocity, clean, generator=generator, mask=mask, learn=learn, time=time)
+        return Loss({"flow": Term(total, count, self.config.weight), **lesson.losses})
+
+    def act(
+        self,
+        batch: Batch,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        context: Context | None = None,
+        prefix: Tensor | None = None,
+        held: Tensor | None = None,
+    ) -> Acted:
+        """Integrate the flow from noise to a chunk in `steps` Euler steps, each of the expert alone.
+
+        A promised prefix stands as it is if the policy was trained with clean prefixes; else, or if it is
+        not held in full, the flow is guided towards it (`flow.guide`).
+        """
+        if batch.action_mask is None:
+            raise ValueError("pi0: the batch has no action mask. Run the policy's transforms first.")
+        if noise is None:
+            shape = (len(batch), self.config.horizon, self.action_width)
+            noise = torch.randn(shape, generator=generator, device=batch.state.device)
+        state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
+        past = self.observed(self.sight(batch).vector, state)
+        velocity = self.velocity(past, batch.action_mask, tabulated=True)
+        if prefix is not None:
+            if held is None and self.config.max_delay >= prefix.shape[1]:
+                velocity = flow.clamp(velocity, prefix)
+            else:
+                weights = prefix.new_ones(prefix.shape[:2]) if held is None else held
+                velocity = flow.guide(velocity, prefix, weights)
+        actions = flow.integrate(velocity, noise, steps=self.config.steps).float()
+        if prefix is not None:  # what will have run stands as it is, however far the pull came
+            surely = prefix.new_ones(prefix.shape[:2]) if held is None else (held >= 1).to(prefix)
+            actions = continued(actions, prefix, surely)
+        return Acted(actions=actions)
+
+    def observed(self, vector: Float[Tensor, "row seen"], state: Float[Tensor, "row state"]) -> list[Past]:
+        """Keys and values of the first two blocks, which no step of the flow changes."""
+        tokens = self.seen(vector).unflatten(-1, (self.config.seen_tokens, -1))
+        prefix = Segment(tokens=tokens, expert=TRUNK, block=PREFIX)
+        felt = Segment(tokens=self.state(state)[:, None], expert=EXPERT, block=STATE)
+        return remember(self.experts, [prefix, felt])
+
+    def velocity(
+        self, past: Sequence[Past], real: Bool[Tensor, "row action"], *, tabulated: bool = False
+    ) -> flow.Velocity:
+        """The velocity as a function of chunk and flow time; padded dimensions are not read.
+
+        Args:
+            past: What `observed` gives.
+            real: Dimensions of the body.
+            tabulated: Look up what depends on time alone; right at multiples of `1 / steps` only.
+        """
+        steps = self.config.steps
+        every = torch.arange(steps + 1, device=real.device) / steps
+        table = self.embed.timed(every) if tabulated else None
+
+        def velocity(chunk: Tensor, time: Tensor) -> Tensor:
+            time = time[:, None] if time.ndim == 1 else time  # row -> row 1
+            timed = self.embed.timed(time) if table is None else table[(time * steps).round().long()]
+            tokens = self.embed(chunk * real[:, None], timed)
+            (end,), _ = run(self.experts, [Segment(tokens=tokens, expert=EXPERT, block=ACTIONS)], past)
+            return self.leave(end)
+
+        return velocity

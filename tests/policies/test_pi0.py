@@ -1,0 +1,84 @@
+"""The family `pi0` keeps the contract of every policy, and its own promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from visuomotor.data.collate import collate
+from visuomotor.policies.pi0 import PI0, PI0Config
+from visuomotor.testing import check_policy
+from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.types import Batch, Camera, Dimension, Spec
+
+
+def body(name: str = "arm", state: int = 3, action: int = 3) -> Spec:
+    return Spec(
+        embodiment=name,
+        cameras=(
+            Camera(name="front", height=24, width=32, projection=(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0.2, 1)),
+            Camera(name="wrist", height=16, width=16),
+        ),
+        state=tuple(Dimension(name=f"s{i}") for i in range(state)),
+        action=tuple(Dimension(name=f"a{i}", unit="m", kind="ee_delta") for i in range(action)),
+        rate=10.0,
+    )
+
+
+BODIES = {"one": body(), "two": body("leg", 5, 2)}
+ONE_VIEW = dict.fromkeys(
+    ("sight.trust.weight", "sight.trust.bias"), "only one camera is calibrated, so it has all trust"
+)
+
+
+def random_batch(policy: PI0, count: int = 4) -> Batch:
+    key, spec = next(iter(policy.bodies.items()))
+    pipeline = policy.transforms(key, random_stats(spec))
+    samples = [pipeline.apply(random_sample(spec, policy.window, key, number)) for number in range(count)]
+    return collate(samples, policy.embodiments)
+
+
+def built(config: PI0Config) -> PI0:
+    torch.manual_seed(0)
+    return PI0(config, {"one": body()}).eval()
+
+
+def test_the_shared_sight_keeps_the_contract() -> None:
+    check_policy(lambda: PI0(replace(PI0Config.tiny(), draws=16), BODIES), without_gradient=ONE_VIEW)
+
+
+def test_clean_prefixes_keep_the_contract() -> None:
+    config = replace(PI0Config.tiny(), max_delay=2, draws=16)
+    check_policy(lambda: PI0(config, BODIES), without_gradient=ONE_VIEW, compiles=False)
+
+
+def test_what_depends_on_time_alone_may_be_looked_up() -> None:
+    policy = built(PI0Config.tiny())
+    batch = random_batch(policy)
+    assert batch.action_mask is not None
+    chunk = torch.randn(4, 4, 3)
+    with torch.no_grad():
+        past = policy.observed(policy.sight(batch).vector, batch.state[:, -1])
+        plain = policy.velocity(past, batch.action_mask)
+        table = policy.velocity(past, batch.action_mask, tabulated=True)
+        for step in range(policy.config.steps):
+            time = torch.full((4,), step / policy.config.steps)
+            torch.testing.assert_close(table(chunk, time), plain(chunk, time))
+
+
+def test_the_expert_sees_the_state_and_the_trunk_does_not() -> None:
+    policy = built(PI0Config.tiny())
+    vector = torch.randn(1, policy.sight.width)
+    with torch.no_grad():
+        one, other = (policy.observed(vector, torch.full((1, 3), value)) for value in (0.0, 1.0))
+    assert all(torch.equal(a, b) for a, b in zip(one[0].keys, other[0].keys, strict=True))
+    assert not torch.equal(one[1].keys[0], other[1].keys[0])
+
+
+def test_bad_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="max_delay"):
+        replace(PI0Config.tiny(), max_delay=4)
+    with pytest.raises(ValueError, match="law of flow times"):
+        replace(PI0Config.tiny(), time_law="normal")  # type: ignore[arg-type]

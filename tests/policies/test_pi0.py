@@ -29,7 +29,8 @@ def body(name: str = "arm", state: int = 3, action: int = 3) -> Spec:
 
 BODIES = {"one": body(), "two": body("leg", 5, 2)}
 ONE_VIEW = dict.fromkeys(
-    ("sight.trust.weight", "sight.trust.bias"), "only one camera is calibrated, so it has all trust"
+    ("trunk.sight.trust.weight", "trunk.sight.trust.bias"),
+    "only one camera is calibrated, so it has all trust",
 )
 
 
@@ -46,11 +47,11 @@ def built(config: PI0Config) -> PI0:
 
 
 def test_the_shared_sight_keeps_the_contract() -> None:
-    check_policy(lambda: PI0(replace(PI0Config.tiny(), draws=16), BODIES), without_gradient=ONE_VIEW)
+    check_policy(lambda: PI0(PI0Config.tiny(), BODIES), without_gradient=ONE_VIEW)
 
 
 def test_clean_prefixes_keep_the_contract() -> None:
-    config = replace(PI0Config.tiny(), max_delay=2, draws=16)
+    config = replace(PI0Config.tiny(), max_delay=2)
     check_policy(lambda: PI0(config, BODIES), without_gradient=ONE_VIEW, compiles=False)
 
 
@@ -60,7 +61,7 @@ def test_what_depends_on_time_alone_may_be_looked_up() -> None:
     assert batch.action_mask is not None
     chunk = torch.randn(4, 4, 3)
     with torch.no_grad():
-        past = policy.observed(policy.sight(batch).vector, batch.state[:, -1])
+        past = policy.remember(policy.trunk.observe(batch))
         plain = policy.velocity(past, batch.action_mask)
         table = policy.velocity(past, batch.action_mask, tabulated=True)
         for step in range(policy.config.steps):
@@ -70,9 +71,9 @@ def test_what_depends_on_time_alone_may_be_looked_up() -> None:
 
 def test_the_expert_sees_the_state_and_the_trunk_does_not() -> None:
     policy = built(PI0Config.tiny())
-    vector = torch.randn(1, policy.sight.width)
+    seen = policy.trunk.observe(random_batch(policy))
     with torch.no_grad():
-        one, other = (policy.observed(vector, torch.full((1, 3), value)) for value in (0.0, 1.0))
+        one, other = (policy.remember(seen._replace(state=seen.state + value)) for value in (0.0, 1.0))
     assert all(torch.equal(a, b) for a, b in zip(one[0].keys, other[0].keys, strict=True))
     assert not torch.equal(one[1].keys[0], other[1].keys[0])
 

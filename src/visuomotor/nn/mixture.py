@@ -229,7 +229,7 @@ def _view(experts: Sequence[Decoder], segments: Sequence[Segment], past: Sequenc
     earlier = [place for place, other in enumerate(past) if _sees(segment, other)]
     beside = [place for place, other in enumerate(segments) if _sees(segment, other)]
     # Lower blocks, pasts, and segments of the same block that are listed earlier take the positions before.
-    before = [past[place] for place in earlier]
+    before: list[Past | Segment] = [past[place] for place in earlier]
     before += [segments[i] for i in beside if i < index or segments[i].block < segment.block]
     positions = _positions(segment, before)
     return _View(
@@ -259,7 +259,11 @@ def _mask(
     segment: Segment, index: int, earlier: Sequence[Past], beside: Mapping[int, Segment]
 ) -> Bool[Tensor, "batch query key"] | None:
     """Which keys are there for each query, for all queries alike unless the segment is causal."""
-    if not segment.causal and all(other.real is None for other in (*earlier, *beside.values())):
+    if (
+        not segment.causal
+        and all(past.real is None for past in earlier)
+        and all(one.real is None for one in beside.values())
+    ):
         return None
     batch, count = segment.tokens.shape[:2]
     device = segment.tokens.device

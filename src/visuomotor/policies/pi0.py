@@ -19,7 +19,7 @@ weights are loaded. Differences from the paper, and what is always saved without
   prefix, whose last layer computes keys and values alone; what depends on time alone is a table.
 - Padded dimensions and padded ticks do not count in the loss; `average="all"` counts them, as released.
 - `max_delay` trains with clean prefixes (Black et al. 2025, "Training-time action conditioning").
-- `vision="sight"` gives the trunk a few tokens made of everything that was observed, in the place of
+- `SightTrunkConfig` gives the trunk a few tokens made of everything that was observed, in the place of
   PaliGemma's (see `visuomotor.perception.sight`), and learns from blind samples, too; several noise
   draws share one observation, and `weight` says how much the flow counts beside the losses of seeing.
 """
@@ -41,8 +41,7 @@ from visuomotor.losses import Loss, Term
 from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.embedding import embed_time
 from visuomotor.nn.mixture import Past, Segment, remember, repeat, run
-from visuomotor.perception.language import LanguageConfig
-from visuomotor.perception.sight import Sight, SightConfig
+from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig, unread
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
@@ -50,8 +49,8 @@ from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
 __all__ = ["PI0", "PI0Config"]
 
-TRUNK, EXPERT = 0, 1
-PREFIX, STATE, ACTIONS = 0, 1, 2  # blocks
+EXPERT = 1  # the trunk is expert 0
+STATE, ACTIONS = 1, 2  # blocks; what was observed is block 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,28 +59,12 @@ class PI0Config:
 
     horizon: int = 8
     """Actions predicted by one call."""
-    sight: SightConfig = field(default_factory=SightConfig)
-    """The eyes."""
-    language: LanguageConfig = field(default_factory=LanguageConfig)
-    """How the instruction is read."""
-    seen_tokens: int = 4
-    """Tokens that the trunk gets from the shared sight."""
-    width: int = 128
-    """Width of the trunk."""
-    mlp_width: int = 512
-    """Hidden size of the trunk's feed-forward layers."""
+    trunk: SightTrunkConfig = field(default_factory=SightTrunkConfig)
+    """What sees and reads."""
     expert_width: int = 128
-    """Width of the action expert."""
+    """Width of the action expert; depth and heads are those of the trunk."""
     expert_mlp_width: int = 512
-    """Hidden size of its feed-forward layers."""
-    layers: int = 4
-    """Depth of both."""
-    heads: int = 4
-    """Heads that ask, of both."""
-    kv_heads: int = 1
-    """Heads that answer, of both."""
-    head_width: int = 32
-    """Size of a head, of both."""
+    """Hidden size of the action expert's feed-forward layers."""
     draws: int = 4
     """Noise draws for each observation in training."""
     weight: float = 30.0
@@ -94,30 +77,19 @@ class PI0Config:
     """Longest clean prefix in training, in ticks; 0 trains without."""
 
     def __post_init__(self) -> None:
-        sizes = (self.horizon, self.seen_tokens, self.draws, self.steps)
-        if min(sizes) < 1:
-            raise ValueError(f"pi0: sizes, draws and steps must be at least 1, got {self}.")
+        if min(self.horizon, self.draws, self.steps) < 1:
+            raise ValueError(f"pi0: horizon, draws and steps must be at least 1, got {self}.")
         if not 0 <= self.max_delay < self.horizon:
             raise ValueError(f"pi0: max_delay must be in [0, {self.horizon}), got {self.max_delay}.")
         if self.weight <= 0:
             raise ValueError(f"pi0: the weight of the flow must be positive, got {self.weight}.")
         if self.time_law not in get_args(flow.Law):
             raise unknown_name("law of flow times", self.time_law, get_args(flow.Law))
-        self.decoders()
 
-    def decoders(self) -> tuple[DecoderConfig, DecoderConfig]:
-        """Of trunk and expert: Gemma's conventions."""
-        trunk = DecoderConfig(
-            width=self.width,
-            layers=self.layers,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            head_width=self.head_width,
-            mlp_width=self.mlp_width,
-            activation="gelu_tanh",
-            norm_offset=1.0,
-        )
-        return trunk, replace(trunk, width=self.expert_width, mlp_width=self.expert_mlp_width)
+    @property
+    def expert(self) -> DecoderConfig:
+        """The action expert."""
+        return replace(self.trunk.decoder, width=self.expert_width, mlp_width=self.expert_mlp_width)
 
     @classmethod
     def small(cls) -> PI0Config:
@@ -127,20 +99,8 @@ class PI0Config:
     @classmethod
     def tiny(cls) -> PI0Config:
         """Seconds on a laptop: for tests."""
-        return replace(
-            cls.small(),
-            horizon=4,
-            sight=SightConfig.tiny(),
-            language=LanguageConfig.tiny(),
-            seen_tokens=2,
-            width=32,
-            mlp_width=64,
-            expert_width=24,
-            expert_mlp_width=48,
-            layers=2,
-            heads=2,
-            head_width=8,
-            steps=4,
+        return cls(
+            horizon=4, trunk=SightTrunkConfig.tiny(), expert_width=24, expert_mlp_width=48, draws=16, steps=4
         )
 
 
@@ -174,12 +134,6 @@ class ActionEmbedding(nn.Module):
         return self.leave(F.silu(entered + timed))
 
 
-def unread(trunk: Decoder) -> tuple[nn.Module, ...]:
-    """Parts of a trunk behind its last keys and values."""
-    last = trunk.levels[-1]
-    return last.query, last.out, last.mlp_norm, last.gate, last.up, last.down, trunk.norm
-
-
 class PI0(Policy):
     """The policy; cameras are the union over all bodies, state and action as wide as the widest body."""
 
@@ -188,16 +142,14 @@ class PI0(Policy):
 
     def __init__(self, config: PI0Config, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)
-        self.sight = Sight(config.sight, self.bodies, language=config.language)
-        self.action_width = self.sight.action_width
-        trunk, expert = config.decoders()
-        self.seen = nn.Linear(self.sight.width, config.seen_tokens * trunk.width)
-        self.trunk, self.expert = Decoder(trunk), Decoder(expert)
-        for part in unread(self.trunk):
-            part.requires_grad_(False)  # kept for released weights; nobody reads the trunk's own answer
-        self.state = nn.Linear(self.sight.state_width, expert.width)
-        self.embed = ActionEmbedding(self.action_width, expert.width)
-        self.leave = nn.Linear(expert.width, self.action_width)
+        self.trunk = SightTrunk(config.trunk, self.bodies)
+        self.expert = Decoder(config.expert)
+        self.action_width = self.trunk.action_width
+        self.state = nn.Linear(self.trunk.state_width, config.expert_width)
+        self.embed = ActionEmbedding(self.action_width, config.expert_width)
+        self.leave = nn.Linear(config.expert_width, self.action_width)
+        for part in unread(self.trunk.decoder):
+            part.requires_grad_(False)  # kept for released weights
 
     @property
     def window(self) -> Window:
@@ -206,32 +158,33 @@ class PI0(Policy):
 
     @property
     def diet(self) -> Diet:
-        """What the shared sight asks for."""
-        return self.sight.diet
+        """What its trunk asks for."""
+        return self.trunk.diet
 
     @property
     def sentence_encoder(self) -> str | None:
         """Which frozen encoder the pipeline needs, if any."""
-        return self.sight.language.encoder
+        return self.trunk.sentence_encoder
 
     @property
     def experts(self) -> Sequence[Decoder]:
-        """In the order of `TRUNK` and `EXPERT`."""
-        return self.trunk, self.expert
+        """Trunk and action expert."""
+        return self.trunk.decoder, self.expert
 
     def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
-        """The pipeline of the shared sight."""
-        return self.sight.pipeline(self.check_key(key), stats, sentences)
+        """The pipeline of its trunk."""
+        return self.trunk.pipeline(self.check_key(key), stats, sentences)
 
     def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
-        """Flow matching of the chunk, and the losses of the shared sight.
+        """Flow matching of the chunk, and the losses of seeing.
 
         Source: eq. 1; appendix B for the law of flow times.
         """
-        lesson = self.sight.learn(batch, generator)
-        past = self.observed(lesson.vector, lesson.state[:, -1])
-        draws = self.config.draws
-        mask, clean = lesson.mask.repeat(draws, 1, 1), lesson.actions.repeat(draws, 1, 1)
+        seen = self.trunk.learn(batch, generator)
+        assert seen.actions is not None
+        assert seen.mask is not None
+        past, draws = self.remember(seen), self.config.draws
+        mask, clean = seen.mask.repeat(draws, 1, 1), seen.actions.repeat(draws, 1, 1)
         law, device = self.config.time_law, clean.device
         time = flow.sample_time(clean.shape[:1], generator=generator, law=law, device=device)
         learn = None
@@ -240,7 +193,7 @@ class PI0(Policy):
             time, learn = flow.train_prefix(time, horizon, maximum=most, generator=generator)
         velocity = self.velocity([repeat(part, draws) for part in past], mask.any(1))
         total, count = flow.loss(velocity, clean, generator=generator, mask=mask, learn=learn, time=time)
-        return Loss({"flow": Term(total, count, self.config.weight), **lesson.losses})
+        return Loss({"flow": Term(total, count, self.config.weight), **seen.losses})
 
     def act(
         self,
@@ -262,8 +215,7 @@ class PI0(Policy):
         if noise is None:
             shape = (len(batch), self.config.horizon, self.action_width)
             noise = torch.randn(shape, generator=generator, device=batch.state.device)
-        state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
-        past = self.observed(self.sight(batch).vector, state)
+        past = self.remember(self.trunk.observe(batch))
         velocity = self.velocity(past, batch.action_mask, tabulated=True)
         if prefix is not None:
             if held is None and self.config.max_delay >= prefix.shape[1]:
@@ -277,12 +229,10 @@ class PI0(Policy):
             actions = continued(actions, prefix, surely)
         return Acted(actions=actions)
 
-    def observed(self, vector: Float[Tensor, "row seen"], state: Float[Tensor, "row state"]) -> list[Past]:
+    def remember(self, seen: Seen) -> list[Past]:
         """Keys and values of the first two blocks, which no step of the flow changes."""
-        tokens = self.seen(vector).unflatten(-1, (self.config.seen_tokens, -1))
-        prefix = Segment(tokens=tokens, expert=TRUNK, block=PREFIX)
-        felt = Segment(tokens=self.state(state)[:, None], expert=EXPERT, block=STATE)
-        return remember(self.experts, [prefix, felt])
+        felt = Segment(tokens=self.state(seen.state)[:, None], expert=EXPERT, block=STATE)
+        return remember(self.experts, [seen.prefix, felt])
 
     def velocity(
         self, past: Sequence[Past], real: Bool[Tensor, "row action"], *, tabulated: bool = False
@@ -290,7 +240,7 @@ class PI0(Policy):
         """The velocity as a function of chunk and flow time; padded dimensions are not read.
 
         Args:
-            past: What `observed` gives.
+            past: What `remember` gives.
             real: Dimensions of the body.
             tabulated: Look up what depends on time alone; right at multiples of `1 / steps` only.
         """

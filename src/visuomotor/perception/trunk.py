@@ -1,0 +1,151 @@
+"""A trunk: a language model's decoder, and everything that was observed as the first block of its tokens.
+
+Families with experts beside a trunk (`visuomotor.nn.mixture`) differ in what they add behind this block; how
+pictures, instruction and state come to be tokens is the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from visuomotor.losses import Term
+from visuomotor.nn.decoder import Decoder, DecoderConfig
+from visuomotor.nn.mixture import Segment
+from visuomotor.perception.language import LanguageConfig
+from visuomotor.perception.sight import Sight, SightConfig
+from visuomotor.text.sentences import SentenceCache
+from visuomotor.transforms.base import Pipeline
+from visuomotor.types import Batch, Diet, Spec, Stats
+
+__all__ = ["Seen", "SightTrunk", "SightTrunkConfig", "gemma", "unread"]
+
+
+def gemma(
+    width: int, mlp_width: int, *, layers: int, head_width: int, heads: int, kv_heads: int = 1
+) -> DecoderConfig:
+    """A decoder with Gemma's conventions.
+
+    Source: Gemma team (2024), table 1.
+    """
+    return DecoderConfig(
+        width=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_width=head_width,
+        mlp_width=mlp_width,
+        activation="gelu_tanh",
+        norm_offset=1.0,
+    )
+
+
+def unread(decoder: Decoder) -> tuple[nn.Module, ...]:
+    """Parts behind the last keys and values: where only other experts listen, nothing ever reads them."""
+    last = decoder.levels[-1]
+    return last.query, last.out, last.mlp_norm, last.gate, last.up, last.down, decoder.norm
+
+
+class Seen(NamedTuple):
+    """What was observed, one row a sample; blind samples to learn from stand behind the others.
+
+    `prefix` is the first block of the trunk and `state` the current one; while learning, `actions` are the
+    chunks, `mask` which of their numbers are real, and `losses` those of seeing itself.
+    """
+
+    prefix: Segment
+    state: Float[Tensor, "row state"]
+    actions: Float[Tensor, "row horizon action"] | None = None
+    mask: Bool[Tensor, "row horizon action"] | None = None
+    losses: Mapping[str, Term] = {}
+
+
+def _small() -> DecoderConfig:
+    return gemma(128, 512, layers=4, heads=4, head_width=32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SightTrunkConfig:
+    """A small trunk with the eyes that learn to look within minutes."""
+
+    decoder: DecoderConfig = field(default_factory=_small)
+    """Sizes of the language model."""
+    sight: SightConfig = field(default_factory=SightConfig)
+    """The eyes."""
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    """How the instruction is read."""
+    tokens: int = 4
+    """Tokens made of everything that was observed."""
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ValueError(f"trunk: expected at least 1 token, got {self.tokens}.")
+
+    @classmethod
+    def tiny(cls) -> SightTrunkConfig:
+        """Seconds on a laptop: for tests."""
+        return cls(
+            decoder=gemma(32, 64, layers=2, heads=2, head_width=8),
+            sight=SightConfig.tiny(),
+            language=LanguageConfig.tiny(),
+            tokens=2,
+        )
+
+
+class SightTrunk(nn.Module):
+    """The shared sight, whose vector is spread over a few tokens.
+
+    Args:
+        config: Sizes.
+        bodies: Data-set key to body.
+    """
+
+    def __init__(self, config: SightTrunkConfig, bodies: Mapping[str, Spec]) -> None:
+        super().__init__()
+        self.config = config
+        self.sight = Sight(config.sight, bodies, language=config.language)
+        self.enter = nn.Linear(self.sight.width, config.tokens * config.decoder.width)
+        self.decoder = Decoder(config.decoder)
+
+    @property
+    def state_width(self) -> int:
+        """Numbers of the widest state."""
+        return self.sight.state_width
+
+    @property
+    def action_width(self) -> int:
+        """Numbers of the widest action."""
+        return self.sight.action_width
+
+    @property
+    def diet(self) -> Diet:
+        """What the shared sight asks for."""
+        return self.sight.diet
+
+    @property
+    def sentence_encoder(self) -> str | None:
+        """Which frozen encoder the pipeline needs, if any."""
+        return self.sight.language.encoder
+
+    def pipeline(self, spec: Spec, stats: Stats, sentences: SentenceCache | None) -> Pipeline:
+        """That of the shared sight."""
+        return self.sight.pipeline(spec, stats, sentences)
+
+    def observe(self, batch: Batch) -> Seen:
+        """What is observed while acting."""
+        state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
+        return Seen(self._prefix(self.sight(batch).vector), state)
+
+    def learn(self, batch: Batch, generator: torch.Generator | None) -> Seen:
+        """What a batch with actions teaches."""
+        lesson = self.sight.learn(batch, generator)
+        prefix = self._prefix(lesson.vector)
+        return Seen(prefix, lesson.state[:, -1], lesson.actions, lesson.mask, lesson.losses)
+
+    def _prefix(self, vector: Float[Tensor, "row seen"]) -> Segment:
+        return Segment(tokens=self.enter(vector).unflatten(-1, (self.config.tokens, -1)))

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 import torch
+from torch import nn
 
-from visuomotor.nn.unet1d import ConditionalUNet1D, StepWaves
+from visuomotor.nn.unet1d import ConditionalUNet1D, StepWaves, TickConv, TickConvTranspose
 
 
 def residual(channels: int, out: int, condition: int) -> int:
@@ -64,3 +65,26 @@ def test_step_waves_are_sines_then_cosines() -> None:
     waves = StepWaves(4)(torch.tensor([0, 2]))
     angles = torch.tensor([[0.0, 0.0], [2.0, 2e-4]])
     torch.testing.assert_close(waves, torch.cat([angles.sin(), angles.cos()], dim=-1))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (TickConv(3, 6, 5, padding=2), nn.Conv1d(3, 6, 5, padding=2)),
+        (TickConv(3, 6, 3, 2, 1), nn.Conv1d(3, 6, 3, 2, 1)),
+        (TickConv(3, 6, 1), nn.Conv1d(3, 6, 1)),
+        (TickConvTranspose(3, 6, 4, 2, 1), nn.ConvTranspose1d(3, 6, 4, 2, 1)),
+    ],
+    ids=["wide", "to half", "shortcut", "to twice"],
+)
+def test_products_are_torchs_convolutions(ours: nn.Module, theirs: nn.Module) -> None:
+    theirs.load_state_dict(ours.state_dict())
+    for ticks in (2, 8):
+        chunk = torch.randn(4, 3, ticks, generator=torch.Generator().manual_seed(ticks))
+        # The same sums of at most 15 products, in another order.
+        torch.testing.assert_close(ours(chunk), theirs(chunk), atol=1e-6, rtol=1e-5)
+    found, expected = (
+        torch.autograd.grad(layer(chunk).square().sum(), list(layer.parameters())) for layer in (ours, theirs)
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)

@@ -37,10 +37,29 @@ def test_both_networks_keep_the_contract_with_eyes_of_their_own(
     cameras = (Camera(name="front", height=72, width=72),)
     one = replace(body("arm"), cameras=cameras)
     two = replace(body("leg", 5, 2), cameras=cameras)
-    config = replace(TINY, network=network, vision=vision, history=history)
+    config = replace(TINY, network=network, vision=vision, history=history, guess=0.0)
     check_policy(
         lambda: DiffusionPolicy(config, {"one": one, "two": two}), samples=3, steps=1000, compiles=False
     )
+
+
+def test_a_first_guess_is_what_the_chunk_is_centered_on() -> None:
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(replace(TINY, dims=(32, 32)), {"one": armed_body()}).eval()
+    known = torch.randn(2, policy.sight.width)
+    guess, doubt = policy.guess(known)
+    around, scale = policy.around(known)
+    assert torch.equal(around, guess)
+    assert torch.equal(scale, 6 * doubt)  # numbers in [-1, 1] reach as far as outliers count
+    plain = DiffusionPolicy(replace(TINY, guess=0.0), {"one": armed_body()})
+    around, scale = plain.around(known)
+    assert not around.any()
+    assert bool((scale == 1).all())
+
+
+def test_a_first_guess_without_the_shared_sight_is_refused() -> None:
+    with pytest.raises(ValueError, match='needs vision="sight"'):
+        replace(TINY, vision="none")
 
 
 def test_the_published_transformer_has_nine_million_weights() -> None:

@@ -14,7 +14,6 @@ How far it comes stands in docs/results.md.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from visuomotor.generative import flow
 from visuomotor.nn.embedding import embed_time
+from visuomotor.perception.guess import FARTHEST, Guess
 from visuomotor.perception.language import LanguageConfig
 from visuomotor.perception.sight import Sight, SightConfig
 from visuomotor.policies.base import Acted, Context, Loss, Policy, Term, continued
@@ -35,9 +35,6 @@ from visuomotor.types import Batch, Diet, Spec, Stats, Window
 __all__ = ["Compact", "CompactConfig"]
 
 SPREAD = 1.0  # of what is left of actions after the first guess, in units of its doubt
-DOUBT = 0.1  # about a guess before all learning, in model space, where limits are -1 and 1
-SURE = 0.01  # least doubt
-FARTHEST = 6.0  # units of doubt; farther outliers count as this far
 TIME = 64  # width of the embedded flow time
 
 
@@ -145,28 +142,6 @@ class Velocity(nn.Module):
         return velocity
 
 
-class Guess(nn.Module):
-    """A first guess of the chunk, and for each of its numbers how far off it is on average."""
-
-    def __init__(self, config: CompactConfig, action: int) -> None:
-        super().__init__()
-        width, self.shape = config.sight.width, (config.horizon, action)
-        chunk = config.horizon * action
-        self.mean = nn.Sequential(
-            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, chunk)
-        )
-        self.doubt = nn.Linear(width, chunk)
-        nn.init.zeros_(self.doubt.weight)
-        nn.init.constant_(self.doubt.bias, math.log(DOUBT))
-
-    def forward(
-        self, observation: Float[Tensor, "batch width"]
-    ) -> tuple[Float[Tensor, "batch horizon action"], Float[Tensor, "batch horizon action"]]:
-        """Guess and doubt, both in model space."""
-        doubt = self.doubt(observation.detach()).clamp(math.log(SURE), 0.0).exp()
-        return self.mean(observation).unflatten(1, self.shape), doubt.unflatten(1, self.shape)
-
-
 def precondition(
     time: Float[Tensor, "*batch"],
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
@@ -195,7 +170,7 @@ class Compact(Policy):
         super().__init__(config, bodies)
         self.sight = Sight(config.sight, self.bodies, language=config.language, history=len(config.history))
         self.action_width = self.sight.action_width
-        self.guess = Guess(config, self.action_width)
+        self.guess = Guess(config.sight.width, config.horizon, self.action_width)
         self.velocity = Velocity(config, self.action_width)
 
     @property
@@ -221,23 +196,16 @@ class Compact(Policy):
         """First guess and its doubt; flow matching of what is left; and the losses of seeing."""
         lesson = self.sight.learn(batch, generator)
         vector, actions, mask = lesson.vector, lesson.actions, lesson.mask
-        guess, doubt = self.guess(vector)
-        off = (actions.masked_fill(~mask, 0) - guess.float()).masked_fill(~mask, 0)
-        count = mask.sum().to(off.dtype)
-        likely = (off.detach().abs() / doubt + doubt.log()).masked_fill(~mask, 0)
+        left, terms = self.guess.learn(vector, actions, mask, self.config.guess)
         rows = torch.arange(len(vector), device=vector.device)
         rows = torch.cat([rows[: lesson.seen].repeat(self.config.draws), rows[lesson.seen :]])
-        terms = {
-            "guess": Term(off.abs().sum(), count, weight=self.config.guess),
-            "doubt": Term(likely.sum(), count, weight=0.1),  # log-likelihood of a Laplace distribution
-            "flow": self.flow(vector[rows].detach(), (off / doubt).detach()[rows], mask[rows], generator),
-        }
+        terms["flow"] = self.flow(vector[rows].detach(), left[rows], mask[rows], generator)
         return Loss(terms | lesson.losses)
 
     def flow(
         self,
         vector: Float[Tensor, "row width"],
-        off: Float[Tensor, "row horizon action"],
+        clean: Float[Tensor, "row horizon action"],
         mask: Bool[Tensor, "row horizon action"],
         generator: torch.Generator | None,
     ) -> Term:
@@ -246,7 +214,6 @@ class Compact(Policy):
         With `max_delay` the first ticks of each chunk are clean, as many as the draw says, and the others
         count.
         """
-        clean = off.clamp(-FARTHEST, FARTHEST)
         noise = flow.sample_noise(clean.shape, generator=generator, device=clean.device)
         time = flow.sample_time(clean.shape[:1], generator=generator, device=clean.device)
         velocity = self.velocity.given(vector, mask.any(1).float())
@@ -257,7 +224,7 @@ class Compact(Policy):
             mask = mask & learn[:, :, None]
         wrong = velocity(flow.interpolate(noise, clean, time), time) - flow.velocity_target(noise, clean)
         _, out, _ = precondition(time)  # in units of the network's output, every flow time counts alike
-        error = (wrong.float() / out.reshape(len(off), -1, 1)).square().masked_fill(~mask, 0)
+        error = (wrong.float() / out.reshape(len(clean), -1, 1)).square().masked_fill(~mask, 0)
         return Term(error.sum(), mask.sum().to(error.dtype))
 
     def act(

@@ -14,8 +14,10 @@ Differences: the first action belongs to the current tick, while the released co
 `n_obs - 1` predictions on ticks that are over; `past` says how many of them weights of theirs predict, and
 they are cut off. Actions past the end of an episode are masked, where they are learned as repetitions there.
 The transformer has no dropout. With a language reader the mean of the token states is seen, too, and
-`vision="sight"` takes everything that was observed as one vector (see `visuomotor.perception.sight`). The
-moving average of the weights is the training loop's. Samplers are held against diffusers'.
+`vision="sight"` takes everything that was observed as one vector (see `visuomotor.perception.sight`); with
+`guess` the chunk is what is left of a regression, in units of its doubt, and the gradients of the network
+stop before the observation, of which a few minutes teach them little (docs/results.md). The moving average
+of the weights is the training loop's. Samplers are held against diffusers'.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from visuomotor.losses import Loss, Term
 from visuomotor.nn.transformer import Block
 from visuomotor.nn.unet1d import ConditionalUNet1D, StepWaves
 from visuomotor.perception.geometry import every_camera
+from visuomotor.perception.guess import FARTHEST, Guess
 from visuomotor.perception.language import Language, LanguageConfig
 from visuomotor.perception.points import SEEN, PointEye, cropped
 from visuomotor.perception.sight import Sight, SightConfig, real_actions
@@ -99,6 +102,8 @@ class DiffusionConfig:
     """Noise draws for each encoded observation in training."""
     weight: float = 1.0
     """Weight of the loss of the prediction, beside the losses of the shared sight."""
+    guess: float = 0.0
+    """Weight of a first guess by regression, of which the network models what is left; 0 for none."""
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -115,6 +120,10 @@ class DiffusionConfig:
             raise ValueError(f"diffusion: steps in 1 to train_steps, draws >= 1, crop in (0, 1]; got {self}.")
         if self.weight <= 0:
             raise ValueError(f"diffusion: the weight of the loss must be above 0, got {self.weight}.")
+        if self.guess < 0 or (self.guess and self.vision != "sight"):
+            raise ValueError(
+                f'diffusion: a first guess needs vision="sight" and a weight of at least 0, got {self.guess}.'
+            )
         halvings = 2 ** (len(self.dims) - 1)
         if self.network == "unet" and self.horizon % halvings:
             raise ValueError(
@@ -147,6 +156,8 @@ class DiffusionConfig:
             train_steps=50,
             sampler="ddim",
             steps=10,
+            prediction="sample",
+            guess=10.0,
             draws=2,
         )
 
@@ -243,9 +254,12 @@ class DiffusionPolicy(Policy):
         ticks = len(config.history)
         self.sight: Sight | None = None
         self.language: Language | None = None
+        self.guess: Guess | None = None
         if config.vision == "sight":
             self.sight = Sight(config.sight, self.bodies, language=config.language, history=ticks)
             known, ticks = self.sight.width, 1
+            if config.guess:
+                self.guess = Guess(self.sight.width, config.horizon, self.action_width)
         else:
             self.eyes = nn.ModuleDict({camera.name: PointEye(config.backbone_width) for camera in self.views})
             known = self.state_width + SEEN * len(self.views)
@@ -326,7 +340,11 @@ class DiffusionPolicy(Policy):
         terms: dict[str, Term] = {}
         if self.sight:
             lesson = self.sight.learn(batch, generator)
-            known, actions, mask, terms = lesson.vector[:, None], lesson.actions, lesson.mask, lesson.losses
+            vector, actions, mask, terms = lesson.vector, lesson.actions, lesson.mask, dict(lesson.losses)
+            if self.guess:
+                left, told = self.guess.learn(vector, actions, mask, self.config.guess)
+                vector, actions, terms = vector.detach(), left / FARTHEST, terms | told
+            known = vector[:, None]
         else:
             known, actions, mask = (
                 self.known(batch, generator, learning=True),
@@ -365,6 +383,7 @@ class DiffusionPolicy(Policy):
         else:
             noise = F.pad(noise, (0, 0, past, 0))  # what is over starts from nothing
         known = self.sight(batch).vector[:, None] if self.sight else self.known(batch, None, learning=False)
+        around, scale = self.around(known[:, -1])
         real = batch.action_mask
 
         def plain(points: Tensor, step: Tensor) -> Tensor:
@@ -374,14 +393,27 @@ class DiffusionPolicy(Policy):
         if prefix is not None:
             weights = prefix.new_ones(prefix.shape[1]) if held is None else held.to(prefix)
             promised, weights = F.pad(prefix, (0, 0, past, 0)), F.pad(weights, (past, 0))
+            reach = promised.shape[1]
+            promised = (promised - around[:, :reach]) / scale[:, :reach]
             predict = diffusion.guide(
                 plain, self.schedule, promised, weights, prediction=self.config.prediction
             )
-        actions = diffusion.sample(predict, self.rungs, noise, generator=generator)[:, past:].float()
+        drawn = diffusion.sample(predict, self.rungs, noise, generator=generator)
+        actions = (around + scale * drawn)[:, past:].float()
         if prefix is not None:  # what will have run stands as it is, however far the pull came
             surely = prefix.new_ones(prefix.shape[:2]) if held is None else (held >= 1).to(prefix)
             actions = continued(actions, prefix, surely)
         return Acted(actions=actions)
+
+    def around(
+        self, known: Float[Tensor, "row known"]
+    ) -> tuple[Float[Tensor, "row horizon action"], Float[Tensor, "row horizon action"]]:
+        """What the network's chunk of numbers in [-1, 1] is centered on, and scaled by."""
+        if self.guess is None:
+            shape = (len(known), self.config.horizon, self.action_width)
+            return known.new_zeros(shape), known.new_ones(shape)
+        guess, doubt = self.guess(known)
+        return guess, FARTHEST * doubt
 
     def predict(
         self,

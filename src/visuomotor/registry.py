@@ -39,6 +39,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "codec": {
         "bins": "visuomotor.codecs.bins:UniformBins",
+        "fast": "visuomotor.codecs.fast:FAST",
+        "octo_bins": "visuomotor.codecs.bins:OctoBins",
+        "openvla_bins": "visuomotor.codecs.bins:OpenVLABins",
+        "rt1_bins": "visuomotor.codecs.bins:RT1Bins",
+        "rt2_bins": "visuomotor.codecs.bins:RT2Bins",
     },
     "executor": {
         "asynchronous": "visuomotor.executors:Asynchronous",

@@ -184,6 +184,18 @@ def test_train_learns_from_a_folder_and_a_second_call_finds_it_done(
     assert report["resumed_from"] is None
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["resumed_from"] == 3
+    again = ["train", str(folder), "--from", str(tmp_path / "run"), "--out", str(tmp_path / "second")]
+    again += ["--training.steps", "2", "--training.batch-size", "4"]
+    assert main([*again, "--recipe", "demo-act"]) == 1
+    assert "trains the family 'act', but" in capsys.readouterr().err
+    assert main([*again, "--policy.blocks", "2"]) == 1
+    assert "velocity.blocks.1." in (said := capsys.readouterr().err)
+    assert "not in the checkpoint" in said
+    assert main([*again, "--policy.blocks", "2", "--fresh", "velocity.blocks.1"]) == 0
+    said = capsys.readouterr().out
+    assert "step 3" in said
+    assert "new weights: velocity.blocks.1." in said
+    assert "config.blocks: 1 there, 2 here" in said
 
 
 def test_train_wants_data(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "demo_tiny",
     "get_recipe",
     "lift",
+    "post_train",
     "tabletop_all",
 ]
 
@@ -216,6 +217,22 @@ def tabletop_all() -> Recipe:
             precision="auto",
         ),
         evaluation=EvaluateConfig(episodes=600, probes=("swap", "phrasing", "words"), probe_episodes=120),
+    )
+
+
+def post_train(family: str = "compact", policy: Any | None = None) -> Recipe:
+    """Go on from a checkpoint: small steps, so that what is known is not forgotten; for any family.
+
+    Args:
+        family: Of the checkpoint.
+        policy: Its config; the default one of the family if None.
+    """
+    return Recipe(
+        family=family,
+        policy=lookup("policy", family).Config() if policy is None else policy,
+        training=TrainConfig(
+            steps=1000, batch_size=32, learning_rate=2e-4, warmup=100, ema_decay=0.995, precision="auto"
+        ),
     )
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "read_json",
     "seal",
     "sync",
+    "training_seeds",
     "write_json",
 ]
 
@@ -108,12 +109,13 @@ def write_json(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, indent=1) + "\n")
 
 
-def read_json(path: Path, keys: Iterable[str] | None = None) -> Any:
+def read_json(path: Path, keys: Iterable[str] | None = None, optional: Iterable[str] = ()) -> Any:
     """The object in a JSON file of a checkpoint.
 
     Args:
         path: The file.
         keys: Exactly these must be there, if given.
+        optional: These may be there as well.
 
     Raises:
         CheckpointError: The file is missing, is no JSON object, or has other keys.
@@ -126,13 +128,21 @@ def read_json(path: Path, keys: Iterable[str] | None = None) -> Any:
         raise CheckpointError(f"{path}: expected JSON, got a problem with it: {error}.") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected an object, got {type(data).__name__}.")
-    if keys is not None and set(data) != set(keys):
-        wrong = sorted(set(data) ^ set(keys))
+    if keys is not None and set(data) - set(optional) != set(keys):
+        wrong = sorted((set(data) - set(optional)) ^ set(keys))
         raise CheckpointError(
             f"{path}: expected the keys {sorted(keys)}; missing or unknown: {', '.join(wrong)}. "
             "Was the checkpoint written by another version of visuomotor?"
         )
     return data
+
+
+def training_seeds(provenance: Mapping[str, Any]) -> frozenset[int]:
+    """Seeds that training data were collected with, also those behind the weights that it began with."""
+    data = provenance.get("data", {})
+    own = frozenset(int(seed) for known in data.values() for seed in known.get("seeds", ()))
+    before = provenance.get("from")
+    return own | training_seeds(before) if before else own
 
 
 def _digest(path: Path) -> str:

@@ -47,6 +47,7 @@ __all__ = [
     "load_policy",
     "open_sentences",
     "policy_name",
+    "read_config",
     "save_agent",
     "write_agent",
 ]
@@ -99,6 +100,7 @@ def describe(
     sentences: SentenceCache | None = None,
     encoder: str | None = None,
     parameters: int = 0,
+    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Content of provenance.json but for the hashes of the files.
 
@@ -109,6 +111,7 @@ def describe(
         sentences: The cache in use, for the hash of its encoder.
         encoder: Name of that encoder.
         parameters: Of the policy.
+        origin: What is known of the weights that training began with, if they are not new.
     """
     return {
         "format": FORMAT,
@@ -123,6 +126,7 @@ def describe(
         "step": step,
         "text": {"encoder": encoder, "hash": sentences.hash if encoder and sentences is not None else None},
         "parameters": parameters,
+        **({} if origin is None else {"from": origin}),
     }
 
 
@@ -261,7 +265,7 @@ def load_policy(
     if weights not in ("ema", "model"):
         raise unknown_name("kind of weights", weights, ("ema", "model"))
     place = locate(folder)
-    provenance = read_json(place / "provenance.json", _PROVENANCE_KEYS)
+    provenance = read_json(place / "provenance.json", _PROVENANCE_KEYS, ("from",))
     check_hashes(place, provenance["files"] if thorough else (*_PARTS, f"{weights}.safetensors"))
     policy = _build(place)
     stats = _read_values(place / "stats.json", Stats)
@@ -288,9 +292,13 @@ def load_policy(
     )
 
 
-def _build(place: Path) -> Policy:
-    """The policy that config.json and specs.json describe, with weights yet to come."""
-    file = place / "config.json"
+def read_config(folder: str | os.PathLike[str]) -> tuple[type[Policy], Any]:
+    """Class and config of the policy in a checkpoint, or in the folder of a training run that holds one.
+
+    Raises:
+        CheckpointError: config.json is missing or damaged, or its class is not installed.
+    """
+    file = locate(folder) / "config.json"
     data = read_json(file, ("format", "policy", "config"))
     if data["format"] != FORMAT:
         raise CheckpointError(f"{file}: expected format {FORMAT}, got {data['format']}. Update visuomotor.")
@@ -300,13 +308,21 @@ def _build(place: Path) -> Policy:
         raise CheckpointError(f"{file}: {error} Install the package that the policy comes from.") from error
     if not (isinstance(kind, type) and issubclass(kind, Policy)):
         raise CheckpointError(f"{file}: {data['policy']!r} is no policy class.")
+    try:
+        return kind, from_plain(kind.Config, data["config"], "config")
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+
+
+def _build(place: Path) -> Policy:
+    """The policy that config.json and specs.json describe, with weights yet to come."""
+    kind, config = read_config(place)
     bodies = _read_values(place / "specs.json", Spec)
     try:
-        config: Any = from_plain(kind.Config, data["config"], "config")
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten
             return kind(config, bodies)
     except ValueError as error:
-        raise CheckpointError(f"{file}: {error}") from error
+        raise CheckpointError(f"{place / 'config.json'}: {error}") from error
 
 
 def _read_values(path: Path, kind: Any) -> dict[str, Any]:

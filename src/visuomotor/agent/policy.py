@@ -15,6 +15,7 @@ from torch import Tensor
 
 from visuomotor.agent.base import check_observation
 from visuomotor.agent.compiled import CompiledAct
+from visuomotor.agent.disk import training_seeds
 from visuomotor.agent.folder import Weights, load_policy
 from visuomotor.data.collate import collate
 from visuomotor.generative.prefix import prefix_weights
@@ -63,8 +64,7 @@ class PolicyAgent:
     @property
     def seeds(self) -> frozenset[int]:
         """Every seed that its training data were collected with; an evaluation must not use them."""
-        data = self.provenance.get("data", {})
-        return frozenset(seed for known in data.values() for seed in known.get("seeds", ()))
+        return training_seeds(self.provenance)
 
     @property
     def device(self) -> torch.device:

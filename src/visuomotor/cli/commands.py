@@ -12,8 +12,9 @@ from tyro.conf import Positional, arg
 from visuomotor import registry
 from visuomotor.cli.compare import compare
 from visuomotor.cli.data import data_check, data_convert, data_info, data_repair, data_spec, data_view
-from visuomotor.cli.options import Report, Words, parse, save_report
+from visuomotor.cli.options import Report, Words, chosen_recipe, parse, save_report
 from visuomotor.cli.show import Bars, rate, table
+from visuomotor.cli.train import dagger, train
 from visuomotor.recipes import CollectConfig, EvaluateConfig, Recipe, get_recipe
 
 __all__ = [
@@ -36,18 +37,6 @@ __all__ = [
 ]
 
 Text = Literal["minilm", "scratch"]
-
-
-def _chosen_recipe(words: Words, fallback: str) -> str:
-    """The recipe that the words name: its numbers are the defaults of the other options."""
-    for place, word in enumerate(words):
-        if word == "--tiny":
-            return "demo-tiny"
-        if word == "--recipe" and place + 1 < len(words):
-            return words[place + 1]
-        if word.startswith("--recipe="):
-            return word.partition("=")[2]
-    return fallback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +66,7 @@ def demo(words: Words, prog: str) -> Report:
     """Demonstrations, policy, measured success, report."""
     from visuomotor import study
 
-    name = _chosen_recipe(words, "demo")
+    name = chosen_recipe(words, "demo")
     args = parse(_Demo, words, prog, _Demo(recipe=name, study=get_recipe(name)))
     recipe = args.study
     if args.seed is not None:
@@ -160,152 +149,6 @@ def collect(words: Words, prog: str) -> Report:
 
 def _short(value: Any) -> str:
     return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
-
-
-# --- train
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Train:
-    """Options of `train`."""
-
-    data: Positional[tuple[Path, ...]]
-    """Folders of LeRobot data sets."""
-    out: Path = Path("outputs/train")
-    """Folder of the run; one that was stopped goes on."""
-    recipe: str = "demo"
-    """Where policy and training below come from; `visuomotor recipes` lists them."""
-    spec: tuple[str, ...] = ()
-    """FILE, or NAME=FILE for each of several, that says what the numbers of foreign data sets mean."""
-    questions: tuple[str, ...] = ()
-    """Names of data sets whose questions are mixed in, as NAME/questions in --training.weights."""
-    text_path: str | None = None
-    """Folder or hub id of MiniLM's weights; the installed ones if none."""
-    device: str = "cpu"
-    """Where to compute, such as "cuda"."""
-    frames: Literal["store", "raw", "jpeg", "videos"] = "store"
-    """Pictures decoded once into a cache (JPEG where the disk is short, or as chosen), or from the videos."""
-    workers: int = 0
-    """Processes that prepare batches; they pay with --frames videos, on more cores than the network uses."""
-    policy: Any
-    """Config of the recipe's policy family."""
-    training: Any
-    """How to train."""
-
-
-def train(words: Words, prog: str) -> Report:
-    """Learn from data sets."""
-    from visuomotor.data.meaning import load_meanings
-    from visuomotor.study.parts import training_progress
-    from visuomotor.training.run import train_from_folder
-
-    name = _chosen_recipe(words, "demo")
-    recipe = get_recipe(name)
-    default = _Train(data=(), recipe=name, policy=recipe.policy, training=recipe.training)
-    args = parse(_Train, words, prog, default)
-    if not args.data:
-        raise ValueError("expected at least one data set: visuomotor train FOLDER ... --out OUT")
-    meanings = load_meanings(args.spec, args.data)
-    with Bars() as bars:
-        report = train_from_folder(
-            args.data,
-            out=args.out,
-            policy=recipe.family,
-            policy_config=args.policy,
-            config=args.training,
-            specs={name: meaning.spec for name, meaning in meanings.items()},
-            keys={name: meaning.keys for name, meaning in meanings.items()},
-            questions=args.questions,
-            text_path=args.text_path,
-            device=args.device,
-            frames=args.frames,
-            workers=args.workers,
-            progress=training_progress(bars),
-            preparing=bars,
-        )
-    print(f"{report.step} steps, {report.parameters:,} parameters, loss {report.loss}")
-    print(f"checkpoint: {args.out}")
-    return save_report(args.out, report.to_json())
-
-
-# --- dagger
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Dagger:
-    """Options of `dagger`."""
-
-    out: Path = Path("outputs/dagger")
-    """Folder of the run; one that was stopped goes on."""
-    recipe: str = "demo"
-    """Where task, noise, policy and training below come from; `visuomotor recipes` lists them."""
-    expert: str | None = None
-    """Who knows what to do: "package.module:Class" of an expert or corrector; the env's own if none."""
-    text_path: str | None = None
-    """Folder or hub id of MiniLM's weights; the installed ones if none."""
-    device: str = "cpu"
-    """Where to train, such as "cuda"."""
-    workers: int | None = None
-    """Processes that play; one for each core if none, 0 for this one, as a person who corrects needs it."""
-    rounds: Annotated[Any, arg(name="")]
-    """Rounds, who acts in them, and how they are measured."""
-    collect: CollectConfig
-    """Task and world; `episodes` is not used, --demonstrations is."""
-    policy: Any
-    """Config of the recipe's policy family."""
-    training: Any
-    """How to train in each round."""
-
-
-def dagger(words: Words, prog: str) -> Report:
-    """Learn from states that the learner meets itself."""
-    from visuomotor.experts.collect import Collection
-    from visuomotor.training import dagger as library
-
-    name = _chosen_recipe(words, "demo")
-    recipe = get_recipe(name)
-    default = _Dagger(
-        recipe=name,
-        rounds=library.DaggerConfig(),
-        collect=recipe.collect,
-        policy=recipe.policy,
-        training=recipe.training,
-    )
-    args = parse(_Dagger, words, prog, default)
-    what = args.collect
-    job = Collection(
-        env=what.env,
-        task=what.task,
-        expert=args.expert or what.env,
-        control=what.control,
-        env_options=what.env_options,
-        options=dict(what.options or {}),
-        seed=what.seed,
-        phrasings=what.phrasings,
-        noise=what.noise,
-    )
-    with Bars() as bars:
-        report = library.dagger(
-            args.out,
-            job=job,
-            policy=recipe.family,
-            policy_config=args.policy,
-            training=args.training,
-            config=args.rounds,
-            text_path=args.text_path,
-            device=args.device,
-            workers=args.workers,
-            tell=bars,
-        )
-    table(
-        [
-            (f"round {one.round}", f"{one.episodes} episodes", f"success {rate(one.success)}")
-            for one in report.rounds
-        ]
-    )
-    print(f"best of them, in scenes that chose it: round {report.best.round}, {report.policy}")
-    print(f"in other scenes: visuomotor evaluate {report.policy} --out OUT")
-    return report.to_json()
 
 
 # --- evaluate

@@ -13,7 +13,7 @@ from tyro.conf import FlagCreatePairsOff
 from visuomotor.cli import COMMANDS
 from visuomotor.rollout import plain
 
-__all__ = ["Report", "Words", "parse", "save_report"]
+__all__ = ["Report", "Words", "chosen_recipe", "parse", "save_report", "word_after"]
 
 Words = Sequence[str]
 Report = dict[str, Any]
@@ -36,4 +36,16 @@ def save_report(folder: Path, report: Report) -> Report:
     return report
 
 
-# --- demo
+def word_after(words: Words, option: str) -> str | None:
+    """What the words give for an option that other options depend on; None if it is not there."""
+    for place, word in enumerate(words):
+        if word == option and place + 1 < len(words):
+            return words[place + 1]
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def chosen_recipe(words: Words, fallback: str) -> str:
+    """The recipe that the words name: its numbers are the defaults of the other options."""
+    return "demo-tiny" if "--tiny" in words else word_after(words, "--recipe") or fallback

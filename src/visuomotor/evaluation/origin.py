@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from visuomotor.agent.disk import PROVENANCE, locate, read_json
+from visuomotor.agent.disk import PROVENANCE, locate, read_json, training_seeds
 from visuomotor.errors import unknown_name
 
 __all__ = ["Origin", "read_curve", "read_origin", "world_of"]
@@ -80,8 +80,11 @@ def read_origin(folder: str | os.PathLike[str], key: str | None = None) -> Origi
     place = locate(folder)
     provenance = read_json(place / PROVENANCE)
     config = read_json(place / "config.json", ("format", "policy", "config"))
-    data = {key: dict(entry) for key, entry in provenance.get("data", {}).items()}
-    seeds = frozenset(int(seed) for entry in data.values() for seed in entry.pop("seeds", ()))
+    seeds = training_seeds(provenance)
+    data = {
+        key: {name: value for name, value in entry.items() if name != "seeds"}
+        for key, entry in provenance.get("data", {}).items()
+    }
     if key is not None and key not in data:
         raise unknown_name("data-set key", key, data)
     env, env_options, task = world_of(data if key is None else {key: data[key]})

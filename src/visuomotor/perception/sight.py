@@ -33,6 +33,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from visuomotor.losses import Term
+from visuomotor.perception.bodies import BodyTable
 from visuomotor.perception.eyes import VALUE, Eye, Glimpse, shifted, unshifted
 from visuomotor.perception.geometry import (
     DESCRIBED,
@@ -195,7 +196,7 @@ class Sight(nn.Module):
         projection, on_hand = calibration(specs, self.embodiments, self.cameras)
         self.register_buffer("projection", projection, persistent=False)
         self.register_buffer("on_hand", on_hand, persistent=False)
-        self.body = nn.Embedding(len(self.embodiments), config.width)
+        self.body = BodyTable(len(self.embodiments), config.width)
         seen = history * len(self.cameras) * config.slots * (2 + VALUE)
         told = config.slots * config.slot_width
         self.summary = nn.Sequential(nn.Linear(told, config.slot_width), nn.GELU())

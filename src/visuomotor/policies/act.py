@@ -48,6 +48,7 @@ from visuomotor.losses import Loss, Term
 from visuomotor.nn.detr import DecoderLayer, EncoderLayer, sine_grid, sine_table
 from visuomotor.nn.resnet import Norm, ResNet18, standardize_pictures
 from visuomotor.nn.weights import load_named
+from visuomotor.perception.bodies import BodyTable
 from visuomotor.perception.geometry import every_camera
 from visuomotor.perception.language import Language, LanguageConfig
 from visuomotor.perception.sight import Sight, SightConfig, real_actions
@@ -362,7 +363,7 @@ class ACT(Policy):
             if config.language.reader != "none":
                 self.language = Language(config.language)
             if len(self.embodiments) > 1:
-                self.body = nn.Embedding(len(self.embodiments), config.width)
+                self.body = BodyTable(len(self.embodiments), config.width)
         self.network = Network(
             config,
             state=self.state_width,

@@ -38,6 +38,7 @@ from visuomotor.generative.diffusion import Prediction, Sampler, Schedule
 from visuomotor.losses import Loss, Term
 from visuomotor.nn.transformer import Block
 from visuomotor.nn.unet1d import ConditionalUNet1D, StepWaves
+from visuomotor.perception.bodies import BodyTable
 from visuomotor.perception.geometry import every_camera
 from visuomotor.perception.guess import FARTHEST, Guess
 from visuomotor.perception.language import Language, LanguageConfig
@@ -264,7 +265,7 @@ class DiffusionPolicy(Policy):
             self.eyes = nn.ModuleDict({camera.name: PointEye(config.backbone_width) for camera in self.views})
             known = self.state_width + SEEN * len(self.views)
             if len(self.embodiments) > 1:
-                self.body = nn.Embedding(len(self.embodiments), self.state_width)
+                self.body = BodyTable(len(self.embodiments), self.state_width)
             if config.language.reader != "none":
                 self.language = Language(config.language)
                 self.heard = nn.Linear(config.language.width, SEEN)

@@ -66,6 +66,7 @@ class Subject:
         data: Data-set key to what is known of the data: "hash", "seeds" and more; plain data.
         sentences: Encoded instructions, for a policy that reads them frozen.
         instruction: Words of the golden observation.
+        origin: What is known of the weights that training began with (see `visuomotor.training.begin`).
     """
 
     policy: Policy
@@ -73,10 +74,11 @@ class Subject:
     data: Mapping[str, Mapping[str, Any]]
     sentences: SentenceCache | None
     instruction: str
+    origin: Mapping[str, Any] | None = None
 
     def identity(self, config: Any) -> dict[str, Any]:
         """What two runs must share for one to go on with the other: plain data."""
-        encoder = self.policy.sentence_encoder
+        encoder, origin = self.policy.sentence_encoder, self.origin
         return {
             "format": FORMAT,
             "policy": {"class": policy_name(self.policy), **to_plain(self.policy.config)},
@@ -85,6 +87,7 @@ class Subject:
             "stats": {key: self.stats[key].to_json() for key in sorted(self.stats)},
             "data": {key: self.data[key].get("hash") for key in sorted(self.data)},
             "text": self.sentences.hash if encoder and self.sentences is not None else None,
+            **({} if origin is None else {"from": {name: origin[name] for name in ("weights", "fresh")}}),
         }
 
 
@@ -175,6 +178,7 @@ def save(
         sentences=subject.sentences,
         encoder=policy.sentence_encoder,
         parameters=sum(weight.numel() for weight in policy.parameters()),
+        origin=subject.origin,
     )
     try:
         with new_folder(folder / CHECKPOINT) as part:

@@ -122,6 +122,7 @@ def train(
     data: Mapping[str, Mapping[str, Any]] | None = None,
     sentences: SentenceCache | None = None,
     instruction: str = "put the red cube in the blue bowl",
+    origin: Mapping[str, Any] | None = None,
     validation: Sequence[Batch] = (),
     progress: Callable[[Progress], None] | None = None,
     device: str | torch.device = "cpu",
@@ -139,6 +140,7 @@ def train(
             run must have the same hashes.
         sentences: Encoded instructions, for a policy that reads them frozen.
         instruction: Words of the golden observation.
+        origin: What is known of the weights that `policy` begins with (`visuomotor.training.begin`).
         validation: Batches of held-out episodes.
         progress: Called after every step.
         device: Where to compute.
@@ -153,7 +155,12 @@ def train(
     config = replace(config, precision=choose_precision(config.precision, device))
     policy.to(device)
     subject = Subject(
-        policy=policy, stats=stats, data=data or {}, sentences=sentences, instruction=instruction
+        policy=policy,
+        stats=stats,
+        data=data or {},
+        sentences=sentences,
+        instruction=instruction,
+        origin=origin,
     )
     _check_weights(policy)
     choose_trained(policy, config)

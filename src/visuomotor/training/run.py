@@ -11,9 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from visuomotor.agent.disk import locate
 from visuomotor.agent.folder import open_sentences, save_agent
-from visuomotor.agent.weights import put_weights, read_tensors
 from visuomotor.data.frames import Frames, VideoFrames
 from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.loader import Loader, Samples
@@ -24,6 +22,7 @@ from visuomotor.errors import DataError, unknown_name
 from visuomotor.policies.base import Policy
 from visuomotor.registry import lookup
 from visuomotor.text.sentences import SentenceCache
+from visuomotor.training.begin import Beginning, begin_from
 from visuomotor.training.checkpoint import refuse_foreign
 from visuomotor.training.config import TrainConfig
 from visuomotor.training.loop import Progress, TrainReport, train
@@ -119,6 +118,8 @@ def train_from_folder(
     frames: FramesFrom = "store",
     workers: int = 0,
     begin: Folder | None = None,
+    fresh: Sequence[str] = (),
+    begun: Callable[[Beginning], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
     preparing: Preparing | None = None,
     resume: bool = True,
@@ -144,7 +145,9 @@ def train_from_folder(
         frames: Where pictures come from: decoded once into a "store", as JPEG where the disk is short
             ("raw" and "jpeg" insist); or from the "videos" each time, which needs no disk.
         workers: Processes that prepare batches. With a store one thread is as fast, and is what 0 means.
-        begin: A checkpoint of the same policy, whose averaged weights are the first ones; drawn if None.
+        begin: A checkpoint of the same family, whose averaged weights are the first ones; drawn if None.
+        fresh: Name patterns of weights that begin anew all the same (see `begin_from`).
+        begun: Called with what was taken from `begin`.
         progress: Called after every step.
         preparing: Called while pictures are decoded and sentences are encoded.
         resume: Whether a run that is there already may be resumed; if not, it is refused.
@@ -165,10 +168,8 @@ def train_from_folder(
     model = build_policy(policy, policy_config, {f.key: f.reader.spec for f in films}, seed=config.seed)
     choose_trained(model, config)
     _check_samples(model, films, config.hold_out)
-    if begin is not None:
-        weights = locate(begin) / "ema.safetensors"
-        put_weights(model, read_tensors(weights), str(weights))
     sentences = open_sentences(model, text_path)
+    origin = _begin(model, begin, fresh, sentences, begun)
     if sentences is not None:
         _warm(model, sentences, films, cache, preparing)
     sources = [_decode(film, cache, frames, preparing) for film in films]
@@ -208,11 +209,31 @@ def train_from_folder(
             data={name: told for source in sources for name, told in source.origins(model).items()},
             sentences=sentences,
             instruction=next(iter(sources[0].reader.tasks)),
+            origin=origin,
             validation=validation,
             progress=progress,
             device=device,
             resume=resume,
         )
+
+
+def _begin(
+    policy: Policy,
+    begin: Folder | None,
+    fresh: Sequence[str],
+    sentences: SentenceCache | None,
+    begun: Callable[[Beginning], None] | None,
+) -> Mapping[str, Any] | None:
+    """Give `policy` its first weights; what provenance says of them, if they come from a checkpoint."""
+    if begin is None:
+        if fresh:
+            raise ValueError("training: all weights begin anew; fresh is for training from a checkpoint.")
+        return None
+    encoder = None if sentences is None else sentences.hash
+    beginning = begin_from(policy, begin, fresh=fresh, encoder_hash=encoder)
+    if begun is not None:
+        begun(beginning)
+    return beginning.origin
 
 
 def save_untrained(

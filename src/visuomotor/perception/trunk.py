@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from visuomotor.losses import Term
 from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.mixture import Segment
+from visuomotor.perception.guess import Guess
 from visuomotor.perception.language import LanguageConfig
 from visuomotor.perception.sight import Sight, SightConfig
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Diet, Spec, Stats
 
-__all__ = ["Seen", "SightTrunk", "SightTrunkConfig", "gemma", "unread"]
+__all__ = ["Seen", "SightTrunk", "SightTrunkConfig", "gemma", "told", "unread"]
 
 
 def gemma(
@@ -54,15 +55,24 @@ def unread(decoder: Decoder) -> tuple[nn.Module, ...]:
 class Seen(NamedTuple):
     """What was observed, one row a sample; blind samples to learn from stand behind the others.
 
-    `prefix` is the first block of the trunk and `state` the current one; while learning, `actions` are the
-    chunks, `mask` which of their numbers are real, and `losses` those of seeing itself.
+    `prefix` is the first block of the trunk and `state` the current one. Experts model chunks around `guess`
+    in units of `doubt`; both are 0 and 1 for trunks that guess nothing. While learning, `left` is what they
+    are to model, `mask` which of its numbers are real, and `losses` are those of seeing itself.
     """
 
     prefix: Segment
     state: Float[Tensor, "row state"]
-    actions: Float[Tensor, "row horizon action"] | None = None
+    guess: Float[Tensor, "row horizon action"]
+    doubt: Float[Tensor, "row horizon action"]
+    left: Float[Tensor, "row horizon action"] | None = None
     mask: Bool[Tensor, "row horizon action"] | None = None
     losses: Mapping[str, Term] = {}
+
+
+def told(seen: Seen, actions: Float[Tensor, "row tick action"]) -> Float[Tensor, "row tick action"]:
+    """The first ticks of a chunk in the units that experts model."""
+    reach = actions.shape[1]
+    return (actions - seen.guess[:, :reach]) / seen.doubt[:, :reach]
 
 
 def _small() -> DecoderConfig:
@@ -81,10 +91,12 @@ class SightTrunkConfig:
     """How the instruction is read."""
     tokens: int = 4
     """Tokens made of everything that was observed."""
+    guess: float = 10.0
+    """Weight of a first guess of the chunk by regression, of which experts model what is left; 0 for none."""
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ValueError(f"trunk: expected at least 1 token, got {self.tokens}.")
+        if self.tokens < 1 or self.guess < 0:
+            raise ValueError(f"trunk: expected at least 1 token and a guess of at least 0, got {self}.")
 
     @classmethod
     def tiny(cls) -> SightTrunkConfig:
@@ -100,17 +112,22 @@ class SightTrunkConfig:
 class SightTrunk(nn.Module):
     """The shared sight, whose vector is spread over a few tokens.
 
+    With a first guess the gradients of decoder and experts stop before the vector, which the guess teaches.
+
     Args:
         config: Sizes.
         bodies: Data-set key to body.
+        horizon: Ticks of a chunk.
     """
 
-    def __init__(self, config: SightTrunkConfig, bodies: Mapping[str, Spec]) -> None:
+    def __init__(self, config: SightTrunkConfig, bodies: Mapping[str, Spec], *, horizon: int) -> None:
         super().__init__()
         self.config = config
+        self.horizon = horizon
         self.sight = Sight(config.sight, bodies, language=config.language)
         self.enter = nn.Linear(self.sight.width, config.tokens * config.decoder.width)
         self.decoder = Decoder(config.decoder)
+        self.guess = Guess(self.sight.width, horizon, self.action_width) if config.guess else None
 
     @property
     def state_width(self) -> int:
@@ -138,14 +155,28 @@ class SightTrunk(nn.Module):
 
     def observe(self, batch: Batch) -> Seen:
         """What is observed while acting."""
+        vector = self.sight(batch).vector
         state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
-        return Seen(self._prefix(self.sight(batch).vector), state)
+        return Seen(self._prefix(vector), state, *self._around(vector))
 
     def learn(self, batch: Batch, generator: torch.Generator | None) -> Seen:
         """What a batch with actions teaches."""
         lesson = self.sight.learn(batch, generator)
-        prefix = self._prefix(lesson.vector)
-        return Seen(prefix, lesson.state[:, -1], lesson.actions, lesson.mask, lesson.losses)
+        vector, left, losses = lesson.vector, lesson.actions, dict(lesson.losses)
+        if self.guess:
+            left, terms = self.guess.learn(vector, left, lesson.mask, self.config.guess)
+            vector, losses = vector.detach(), losses | terms
+        with torch.no_grad():
+            guess, doubt = self._around(vector)
+        return Seen(self._prefix(vector), lesson.state[:, -1], guess, doubt, left, lesson.mask, losses)
 
     def _prefix(self, vector: Float[Tensor, "row seen"]) -> Segment:
         return Segment(tokens=self.enter(vector).unflatten(-1, (self.config.tokens, -1)))
+
+    def _around(
+        self, vector: Float[Tensor, "row seen"]
+    ) -> tuple[Float[Tensor, "row horizon action"], Float[Tensor, "row horizon action"]]:
+        if self.guess:
+            return self.guess(vector)
+        shape = (len(vector), self.horizon, self.action_width)
+        return vector.new_zeros(shape), vector.new_ones(shape)

@@ -21,7 +21,8 @@ weights are loaded. Differences from the paper, and what is always saved without
 - `max_delay` trains with clean prefixes (Black et al. 2025, "Training-time action conditioning").
 - `SightTrunkConfig` gives the trunk a few tokens made of everything that was observed, in the place of
   PaliGemma's (see `visuomotor.perception.sight`), and learns from blind samples, too; several noise
-  draws share one observation, and `weight` says how much the flow counts beside the losses of seeing.
+  draws share one observation, and the flow models what is left of a first guess, in units of its doubt
+  (`visuomotor.perception.guess`). `temperature` scales the noise from which a call starts.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from visuomotor.losses import Loss, Term
 from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.embedding import embed_time
 from visuomotor.nn.mixture import Past, Segment, remember, repeat, run
-from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig, unread
+from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig, told, unread
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
@@ -67,12 +68,14 @@ class PI0Config:
     """Hidden size of the action expert's feed-forward layers."""
     draws: int = 4
     """Noise draws for each observation in training."""
-    weight: float = 30.0
+    weight: float = 1.0
     """Of the flow beside the losses of seeing."""
     time_law: flow.Law = "beta"
     """Flow times to train at; the paper's favors those close to the noise."""
     steps: int = 10
     """Euler steps of one call."""
+    temperature: float = 0.2
+    """Scale of the noise from which a call starts; 1 as published, near 0 it stays close to the likeliest."""
     max_delay: int = 0
     """Longest clean prefix in training, in ticks; 0 trains without."""
 
@@ -81,8 +84,8 @@ class PI0Config:
             raise ValueError(f"pi0: horizon, draws and steps must be at least 1, got {self}.")
         if not 0 <= self.max_delay < self.horizon:
             raise ValueError(f"pi0: max_delay must be in [0, {self.horizon}), got {self.max_delay}.")
-        if self.weight <= 0:
-            raise ValueError(f"pi0: the weight of the flow must be positive, got {self.weight}.")
+        if self.weight <= 0 or self.temperature < 0:
+            raise ValueError(f"pi0: expected weight above 0 and temperature at least 0, got {self}.")
         if self.time_law not in get_args(flow.Law):
             raise unknown_name("law of flow times", self.time_law, get_args(flow.Law))
 
@@ -142,7 +145,7 @@ class PI0(Policy):
 
     def __init__(self, config: PI0Config, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)
-        self.trunk = SightTrunk(config.trunk, self.bodies)
+        self.trunk = SightTrunk(config.trunk, self.bodies, horizon=config.horizon)
         self.expert = Decoder(config.expert)
         self.action_width = self.trunk.action_width
         self.state = nn.Linear(self.trunk.state_width, config.expert_width)
@@ -181,10 +184,10 @@ class PI0(Policy):
         Source: eq. 1; appendix B for the law of flow times.
         """
         seen = self.trunk.learn(batch, generator)
-        assert seen.actions is not None
+        assert seen.left is not None
         assert seen.mask is not None
         past, draws = self.remember(seen), self.config.draws
-        mask, clean = seen.mask.repeat(draws, 1, 1), seen.actions.repeat(draws, 1, 1)
+        mask, clean = seen.mask.repeat(draws, 1, 1), seen.left.repeat(draws, 1, 1)
         law, device = self.config.time_law, clean.device
         time = flow.sample_time(clean.shape[:1], generator=generator, law=law, device=device)
         learn = None
@@ -215,15 +218,17 @@ class PI0(Policy):
         if noise is None:
             shape = (len(batch), self.config.horizon, self.action_width)
             noise = torch.randn(shape, generator=generator, device=batch.state.device)
-        past = self.remember(self.trunk.observe(batch))
-        velocity = self.velocity(past, batch.action_mask, tabulated=True)
+        seen = self.trunk.observe(batch)
+        velocity = self.velocity(self.remember(seen), batch.action_mask, tabulated=True)
         if prefix is not None:
+            promised = told(seen, prefix)
             if held is None and self.config.max_delay >= prefix.shape[1]:
-                velocity = flow.clamp(velocity, prefix)
+                velocity = flow.clamp(velocity, promised)
             else:
                 weights = prefix.new_ones(prefix.shape[:2]) if held is None else held
-                velocity = flow.guide(velocity, prefix, weights)
-        actions = flow.integrate(velocity, noise, steps=self.config.steps).float()
+                velocity = flow.guide(velocity, promised, weights)
+        left = flow.integrate(velocity, self.config.temperature * noise, steps=self.config.steps)
+        actions = (seen.guess + seen.doubt * left).float()
         if prefix is not None:  # what will have run stands as it is, however far the pull came
             surely = prefix.new_ones(prefix.shape[:2]) if held is None else (held >= 1).to(prefix)
             actions = continued(actions, prefix, surely)

@@ -7,6 +7,7 @@ each other. So a layer is split where attention happens: `ask` before it, `answe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -17,9 +18,36 @@ from torch import Tensor, nn
 
 from visuomotor.errors import unknown_name
 
-__all__ = ["Activation", "Decoder", "DecoderConfig", "DecoderLayer", "Norm", "rotate", "rotation"]
+__all__ = [
+    "Activation",
+    "Decoder",
+    "DecoderConfig",
+    "DecoderLayer",
+    "Norm",
+    "RopeStretch",
+    "rotate",
+    "rotation",
+]
 
 Activation = Literal["silu", "gelu_tanh"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeStretch:
+    """Slower rotary angles, for texts longer than those of the first training."""
+
+    factor: float
+    """How much slower."""
+    context: int | None = None
+    """Tokens of the first training's texts; None to slow all angles alike, also those that turn often."""
+    slow: float = 1.0
+    """Angles that turn fewer times than this within `context` are slowed by the whole factor."""
+    fast: float = 4.0
+    """Those that turn more often than this are left as they are; between the two, in between."""
+
+    def __post_init__(self) -> None:
+        if self.factor <= 0 or not 0 <= self.slow < self.fast:
+            raise ValueError(f"rope: expected a positive factor and 0 <= slow < fast, got {self}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +70,14 @@ class DecoderConfig:
     """Of the gate."""
     rope_base: float = 10_000.0
     """Longest wavelength of the rotary positions, in tokens over two pi."""
+    rope_stretch: RopeStretch | None = None
+    """Slower angles; None for those of the formula. Local layers keep theirs."""
+    window: int | None = None
+    """Positions that a token of a local layer sees, up to its own; None for no local layers."""
+    global_every: int = 1
+    """Every so-manieth layer is not local."""
+    local_rope_base: float | None = None
+    """`rope_base` of local layers; the same if none."""
     norm_eps: float = 1e-6
     """Added to the mean square."""
     norm_offset: float = 0.0
@@ -52,6 +88,10 @@ class DecoderConfig:
     """Whether each head of queries and keys is normed."""
     query_scale: float | None = None
     """Factor of queries; `head_width ** -0.5` if none."""
+    branch_norm: bool = False
+    """Whether what attention and feed-forward layer give is normed before it is added."""
+    softcap: float | None = None
+    """Products of queries and keys stay within this, by a hyperbolic tangent; None for no bound."""
     condition: int | None = None
     """Size of a condition that steers the norms (adaptive norm); None for plain norms."""
 
@@ -63,11 +103,17 @@ class DecoderConfig:
             )
         if self.activation not in get_args(Activation):
             raise unknown_name("activation", self.activation, get_args(Activation))
+        if self.global_every < 1 or (self.window is not None and self.window < 1):
+            raise ValueError(f"decoder: window and global_every must be at least 1, got {self}.")
 
     @property
     def scale(self) -> float:
         """Factor of the products of queries and keys."""
         return self.head_width**-0.5 if self.query_scale is None else self.query_scale
+
+    def local(self, level: int) -> bool:
+        """Whether the tokens of layer `level` see `window` positions only."""
+        return self.window is not None and (level + 1) % self.global_every != 0
 
 
 class Norm(nn.Module):
@@ -111,15 +157,32 @@ class Norm(nn.Module):
 
 
 def rotation(
-    positions: Int[Tensor, "batch token"], head_width: int, base: float
+    positions: Int[Tensor, "batch token"],
+    head_width: int,
+    base: float,
+    stretch: RopeStretch | None = None,
 ) -> tuple[Float[Tensor, "batch 1 token half"], Float[Tensor, "batch 1 token half"]]:
     """Cosine and sine of the rotary angles at each position, in float32, to be shared by all layers.
 
     Source: Su et al. (2021), eq. 34, with the two halves of a head as the pairs that are rotated.
     """
     exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=positions.device) / head_width
-    angles = positions[:, None, :, None].float() * base**-exponents  # batch token -> batch 1 token half
+    rates = base**-exponents if stretch is None else _stretched(base**-exponents, stretch)
+    angles = positions[:, None, :, None].float() * rates  # batch token -> batch 1 token half
     return angles.cos(), angles.sin()
+
+
+def _stretched(rates: Float[Tensor, " half"], stretch: RopeStretch) -> Float[Tensor, " half"]:
+    """Radians a token, slowed.
+
+    Source: all alike: Chen et al. (2023), eq. 4; by how often they turn: Peng et al. (2023), section 3.2,
+    with the linear ramp over turns that Llama 3.1 uses (Grattafiori et al. 2024).
+    """
+    if stretch.context is None:
+        return rates / stretch.factor
+    turns = stretch.context * rates / (2 * math.pi)
+    kept = ((turns - stretch.slow) / (stretch.fast - stretch.slow)).clamp(0, 1)
+    return rates * (kept + (1 - kept) / stretch.factor)
 
 
 def rotate(
@@ -150,10 +213,12 @@ class DecoderLayer(nn.Module):
         self.out = nn.Linear(config.heads * head, width, bias=False)
         self.query_norm = head_norm(config) if config.head_norm else None
         self.key_norm = head_norm(config) if config.head_norm else None
+        self.attention_end = end_norm(config) if config.branch_norm else None
         self.mlp_norm = token_norm(config)
         self.gate = nn.Linear(width, config.mlp_width, bias=False)
         self.up = nn.Linear(width, config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, width, bias=False)
+        self.mlp_end = end_norm(config) if config.branch_norm else None
 
     def ask(
         self, tokens: Tensor, turn: tuple[Tensor, Tensor], steering: Tensor | None = None
@@ -189,11 +254,13 @@ class DecoderLayer(nn.Module):
             steering: Of this layer's two norms.
         """
         first, second = (None, None) if steering is None else steering
-        tokens = tokens + gated(self.out(found.transpose(1, 2).flatten(2)), first)
+        branch = self.out(found.transpose(1, 2).flatten(2))  # batch head token feature -> batch token width
+        tokens = tokens + gated(branch if self.attention_end is None else self.attention_end(branch), first)
         normed = self.mlp_norm(tokens, second)
         gate = self.gate(normed)
         gate = F.silu(gate) if self.config.activation == "silu" else F.gelu(gate, approximate="tanh")
-        return tokens + gated(self.down(gate * self.up(normed)), second)
+        branch = self.down(gate * self.up(normed))
+        return tokens + gated(branch if self.mlp_end is None else self.mlp_end(branch), second)
 
     def _hold(self, normed: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         keys = self._heads(self.key(normed), self.key_norm)
@@ -207,6 +274,11 @@ class DecoderLayer(nn.Module):
 def token_norm(config: DecoderConfig) -> Norm:
     """A norm over tokens as the config says."""
     return Norm(config.width, eps=config.norm_eps, offset=config.norm_offset, condition=config.condition)
+
+
+def end_norm(config: DecoderConfig) -> Norm:
+    """A norm over what a branch gives, never steered; as the config says."""
+    return Norm(config.width, eps=config.norm_eps, offset=config.norm_offset)
 
 
 def head_norm(config: DecoderConfig) -> Norm:

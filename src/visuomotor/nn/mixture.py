@@ -61,6 +61,7 @@ class Past(NamedTuple):
         block: Of the segment.
         branch: Of the segment.
         real: bool (batch, token), or None if all are real.
+        positions: int (batch, token); only of experts with local layers.
     """
 
     keys: tuple[Tensor, ...]
@@ -69,6 +70,7 @@ class Past(NamedTuple):
     block: int
     branch: int
     real: Tensor | None
+    positions: Tensor | None = None
 
 
 def join(first: Past, second: Past) -> Past:
@@ -82,14 +84,18 @@ def join(first: Past, second: Past) -> Past:
         real = torch.cat([_real(past, batch, device) for past in (first, second)], dim=1)
     pairs = zip(first.keys, second.keys, strict=True), zip(first.values, second.values, strict=True)
     keys, values = (tuple(torch.cat(pair, dim=2) for pair in side) for side in pairs)
-    return first._replace(keys=keys, values=values, real=real)
+    positions = None
+    if first.positions is not None and second.positions is not None:
+        positions = torch.cat([first.positions, second.positions], dim=1)
+    return first._replace(keys=keys, values=values, real=real, positions=positions)
 
 
 def repeat(past: Past, times: int) -> Past:
     """A past whose batch stands so many times one behind the other, for several draws of one observation."""
     keys, values = (tuple(t.repeat(times, 1, 1, 1) for t in side) for side in (past.keys, past.values))
     real = None if past.real is None else past.real.repeat(times, 1)
-    return past._replace(keys=keys, values=values, real=real)
+    positions = None if past.positions is None else past.positions.repeat(times, 1)
+    return past._replace(keys=keys, values=values, real=real, positions=positions)
 
 
 def run(
@@ -131,7 +137,7 @@ def _through(
     checkpointing: bool,
 ) -> tuple[list[Tensor], list[Past]]:
     depth = _depth(experts)
-    views = [_view(experts, segments, past, index) for index in range(len(segments))]
+    views = _views(experts, segments, past)
     streams = [segment.tokens for segment in segments]
     keys: list[list[Tensor]] = [[] for _ in segments]
     values: list[list[Tensor]] = [[] for _ in segments]
@@ -158,6 +164,7 @@ def _through(
             block=segment.block,
             branch=segment.branch,
             real=segment.real,
+            positions=views[index].positions if len(views[index].masks) > 1 else None,
         )
         for index, segment in enumerate(segments)
     ]
@@ -177,19 +184,21 @@ def _level(
         ]
         beside = [_shielded(view, held[i], view.segments[i]) for i in view.beside]
         keys, values = (torch.cat(parts, dim=2) for parts in zip(*earlier, *beside, strict=True))
-        found = attend(queries, keys, values, mask=view.mask, scale=view.layers[level].config.scale)
+        config = view.layers[level].config
+        mask = view.masks[config.local(level)]
+        found = attend(queries, keys, values, mask=mask, scale=config.scale, softcap=config.softcap)
         behind.append(view.layers[level].answer(stream, found, _steering(view, level)))
     return behind, held
 
 
 def _ask(view: _View, level: int, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     steering = _steering(view, level)
-    return view.layers[level].ask(stream, view.turn, None if steering is None else steering[0])
+    return view.layers[level].ask(stream, _turn(view, level), None if steering is None else steering[0])
 
 
 def _hold(view: _View, level: int, stream: Tensor) -> tuple[Tensor, Tensor]:
     steering = _steering(view, level)
-    return view.layers[level].hold(stream, view.turn, None if steering is None else steering[0])
+    return view.layers[level].hold(stream, _turn(view, level), None if steering is None else steering[0])
 
 
 def attend(
@@ -199,8 +208,21 @@ def attend(
     *,
     mask: Bool[Tensor, "#batch #query key"] | None,
     scale: float,
+    softcap: float | None = None,
 ) -> Float[Tensor, "batch head query feature"]:
-    """Scaled dot-product attention in which each head of keys serves several heads of queries."""
+    """Scaled dot-product attention in which each head of keys serves several heads of queries.
+
+    With `softcap` the products are bounded (Gemma Team 2024, Gemma 2, section 2), for which there is no
+    fused call.
+    """
+    if softcap is not None:
+        wide = torch.promote_types(queries.dtype, torch.float32)
+        groups = queries.to(wide).unflatten(1, (keys.shape[1], -1))  # batch kv_head group query feature
+        scores = scale * groups @ keys[:, :, None].to(wide).transpose(-1, -2)
+        scores = softcap * torch.tanh(scores / softcap)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
+        return (scores.softmax(-1).to(values.dtype) @ values[:, :, None]).flatten(1, 2)
     return F.scaled_dot_product_attention(
         queries,
         keys,
@@ -212,35 +234,78 @@ def attend(
 
 
 class _View(NamedTuple):
-    """What one segment sees, and where it stands: computed once for all layers."""
+    """What one segment sees, and where it stands: computed once for all layers.
+
+    There are two turns and masks if the expert has local layers: of the others, and of those.
+    """
 
     layers: tuple[DecoderLayer, ...]
     segment: Segment
     segments: Sequence[Segment]
     earlier: list[int]
     beside: list[int]
-    turn: tuple[Tensor, Tensor]
-    mask: Tensor | None
+    positions: Tensor
+    turns: tuple[tuple[Tensor, Tensor], ...]
+    masks: tuple[Tensor | None, ...]
 
 
-def _view(experts: Sequence[Decoder], segments: Sequence[Segment], past: Sequence[Past], index: int) -> _View:
-    segment = segments[index]
+def _views(experts: Sequence[Decoder], segments: Sequence[Segment], past: Sequence[Past]) -> list[_View]:
+    positions: list[Tensor] = []
+    for index, segment in enumerate(segments):
+        # Pasts, lower blocks, and segments of the same block that are listed earlier stand before it.
+        before: list[Past | Segment] = [other for other in past if _sees(segment, other)]
+        before += [
+            other
+            for place, other in enumerate(segments)
+            if _sees(segment, other) and (place < index or other.block < segment.block)
+        ]
+        positions.append(_positions(segment, before))
+    return [_view(experts, segments, past, positions, index) for index in range(len(segments))]
+
+
+def _view(
+    experts: Sequence[Decoder],
+    segments: Sequence[Segment],
+    past: Sequence[Past],
+    positions: Sequence[Tensor],
+    index: int,
+) -> _View:
+    segment, stand = segments[index], positions[index]
     expert = experts[segment.expert]
+    config = expert.config
     earlier = [place for place, other in enumerate(past) if _sees(segment, other)]
     beside = [place for place, other in enumerate(segments) if _sees(segment, other)]
-    # Lower blocks, pasts, and segments of the same block that are listed earlier take the positions before.
-    before: list[Past | Segment] = [past[place] for place in earlier]
-    before += [segments[i] for i in beside if i < index or segments[i].block < segment.block]
-    positions = _positions(segment, before)
+    turns = [rotation(stand, config.head_width, config.rope_base, config.rope_stretch)]
+    masks = [_mask(segment, index, [past[i] for i in earlier], {i: segments[i] for i in beside})]
+    if config.window is not None:
+        base = config.rope_base if config.local_rope_base is None else config.local_rope_base
+        turns.append(rotation(stand, config.head_width, base))
+        keys = [*(past[i].positions for i in earlier), *(positions[i] for i in beside)]
+        masks.append(_near(masks[0], stand, keys, config.window))
     return _View(
         layers=expert.levels,
         segment=segment,
         segments=segments,
         earlier=earlier,
         beside=beside,
-        turn=rotation(positions, expert.config.head_width, expert.config.rope_base),
-        mask=_mask(segment, index, [past[i] for i in earlier], {i: segments[i] for i in beside}),
+        positions=stand,
+        turns=tuple(turns),
+        masks=tuple(masks),
     )
+
+
+def _near(
+    mask: Tensor | None, queries: Tensor, keys: Sequence[Tensor | None], window: int
+) -> Bool[Tensor, "#batch #query key"] | None:
+    """The mask of layers in which tokens do not look back farther than the window."""
+    if any(place is None for place in keys):
+        raise ValueError("mixture: a past that was kept without positions cannot be seen from local layers.")
+    places = torch.cat([place for place in keys if place is not None], dim=1)
+    if places.shape[1] <= window:
+        return mask
+    near = queries[:, :, None] - places[:, None] < window  # batch token, batch key -> batch token key
+    near = near if mask is None else near & mask
+    return near | ~near.any(-1, keepdim=True)
 
 
 def _positions(segment: Segment, before: Sequence[Past | Segment]) -> Int[Tensor, "batch token"]:
@@ -286,6 +351,10 @@ def _shielded(view: _View, pair: tuple[Tensor, Tensor], other: Past | Segment) -
     return pair
 
 
+def _turn(view: _View, level: int) -> tuple[Tensor, Tensor]:
+    return view.turns[view.layers[level].config.local(level)]
+
+
 def _steering(view: _View, level: int) -> tuple[Tensor, Tensor] | None:
     """Of the two norms of a layer."""
     table = view.segment.steering
@@ -308,12 +377,12 @@ def _real(other: Past | Segment, batch: int, device: torch.device) -> Bool[Tenso
 
 def _depth(experts: Sequence[Decoder]) -> int:
     shapes = {
-        (e.config.layers, e.config.heads, e.config.kv_heads, e.config.head_width, e.config.rope_base)
-        for e in experts
+        (c.layers, c.heads, c.kv_heads, c.head_width, c.rope_base, c.window, c.global_every)
+        for c in (expert.config for expert in experts)
     }
     if len(shapes) != 1:
         raise ValueError(
-            "mixture: experts need equal layers, heads, kv_heads, head_width and rope_base, "
-            f"got {sorted(shapes)}."
+            "mixture: experts need equal layers, heads, kv_heads, head_width, rope_base, window and "
+            f"global_every, got {shapes}."
         )
     return next(iter(shapes))[0]

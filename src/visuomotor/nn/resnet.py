@@ -5,7 +5,7 @@ Entries are named as in torchvision's state dicts. Source: He et al. (2016), tab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -39,12 +39,13 @@ BLOCKS = 2  # of each stage
 
 def standardize_pictures(
     pixels: UInt8[Tensor, "frame height width 3"],
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
 ) -> Float[Tensor, "frame 3 height width"]:
-    """Pixels by the mean and spread of ImageNet, as pretrained networks expect them."""
-    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device)
-    std = torch.tensor(IMAGENET_STD, device=pixels.device)
+    """Pixels by the mean and spread of ImageNet, as pretrained networks expect them, or by others."""
+    center, spread = (torch.tensor(numbers, device=pixels.device) for numbers in (mean, std))
     # The answer keeps the order of the pixels in memory (channels last), which convolutions like best.
-    return torch.addcmul(-mean / std, pixels.float(), 1 / (255 * std)).permute(0, 3, 1, 2)
+    return torch.addcmul(-center / spread, pixels.float(), 1 / (255 * spread)).permute(0, 3, 1, 2)
 
 
 class FrozenBatchNorm(nn.Module):

@@ -6,37 +6,50 @@ manipulation", appendix; the soft-argmax is that of Levine et al. (2016), sectio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from visuomotor.nn.pooling import SpatialSoftArgmax
-from visuomotor.nn.resnet import ResNet18, standardize_pictures
+from visuomotor.nn.resnet import IMAGENET_MEAN, IMAGENET_STD, Norm, ResNet18, standardize_pictures
 
-__all__ = ["SEEN", "PointEye", "cropped"]
+__all__ = ["POINTS", "SEEN", "PointEye", "cropped"]
 
 POINTS = 32  # of a camera's soft-argmax
 SEEN = 64  # numbers that a camera comes down to
 
 
 class PointEye(nn.Module):
-    """Pictures of one camera to `SEEN` numbers: ResNet-18, points by soft-argmax, a linear layer.
+    """Pictures of one camera to `SEEN` numbers: ResNet-18, points by soft-argmax, a linear layer with ReLU.
 
     Args:
-        width: Channels of the first stage of the ResNet-18, which has group norms.
+        width: Channels of the first stage of the ResNet-18.
+        norm: Of the ResNet-18.
+        mean: Of red, green and blue, in [0, 1].
+        std: Of red, green and blue, in [0, 1].
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(
+        self,
+        width: int = 64,
+        *,
+        norm: Norm = "group",
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
         super().__init__()
-        self.resnet = ResNet18("group", width)
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.resnet = ResNet18(norm, width)
         self.points = nn.Conv2d(self.resnet.channels, POINTS, kernel_size=1)
         self.where = SpatialSoftArgmax(POINTS)
         self.leave = nn.Linear(2 * POINTS, SEEN)
 
     def forward(self, pixels: UInt8[Tensor, "frame height width 3"]) -> Float[Tensor, "frame seen"]:
         """What each picture comes down to."""
-        maps = self.points(self.resnet(standardize_pictures(pixels)))
-        return self.leave(self.where(maps).flatten(1))
+        maps = self.points(self.resnet(standardize_pictures(pixels, self.mean, self.std)))
+        return self.leave(self.where(maps).flatten(1)).relu()
 
 
 def cropped(

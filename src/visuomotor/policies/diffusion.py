@@ -13,11 +13,14 @@ Chi et al. (2023), "Diffusion Policy: visuomotor policy learning via action diff
 Differences: the first action belongs to the current tick, while the released code spends the first
 `n_obs - 1` predictions on ticks that are over; `past` says how many of them weights of theirs predict, and
 they are cut off. Actions past the end of an episode are masked, where they are learned as repetitions there.
-The transformer has no dropout. With a language reader the mean of the token states is seen, too, and
-`vision="sight"` takes everything that was observed as one vector (see `visuomotor.perception.sight`); with
-`guess` the chunk is what is left of a regression, in units of its doubt, and the gradients of the network
-stop before the observation, of which a few minutes teach them little (docs/results.md). The moving average
-of the weights is the training loop's. Samplers are held against diffusers'.
+The transformer has no dropout, and each map of an eye learns a temperature. With a language reader the mean
+of the token states is seen, too, and `vision="sight"` takes everything that was observed as one vector (see
+`visuomotor.perception.sight`); with `guess` the chunk is what is left of a regression, in units of its doubt,
+and the gradients of the network stop before the observation, of which a few minutes teach them little
+(docs/results.md). The moving average of the weights is the training loop's.
+
+Held against LeRobot's implementation with equal weights (tests/parity), against the released parameter
+counts, and samplers against diffusers'. `policies/released/diffusion.py` reads weights of both.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from visuomotor.errors import unknown_name
 from visuomotor.generative import diffusion
 from visuomotor.generative.diffusion import Prediction, Sampler, Schedule
 from visuomotor.losses import Loss, Term
+from visuomotor.nn.resnet import Norm
 from visuomotor.nn.transformer import Block
 from visuomotor.nn.unet1d import ConditionalUNet1D, StepWaves
 from visuomotor.perception.bodies import BodyTable
@@ -77,6 +81,12 @@ class DiffusionConfig:
     """How the instruction is read; the paper has none."""
     backbone_width: int = 64
     """Channels of the first stage of the ResNet-18."""
+    norm: Norm = "group"
+    """Norm of the ResNet-18: "group" to train it from scratch, as published, "frozen" if it was trained."""
+    picture_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """What becomes 0 of red, green and blue, in [0, 1], before the ResNet-18."""
+    picture_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """How far from it 1 is; as published, colors are in [-1, 1]."""
     crop: float = 84 / 96
     """Share of a picture's sides that is seen: cut at random in training, from the middle while acting."""
     dims: tuple[int, ...] = (512, 1024, 2048)
@@ -112,6 +122,7 @@ class DiffusionConfig:
             ("vision", Vision),
             ("sampler", Sampler),
             ("prediction", Prediction),
+            ("norm", Norm),
         ):
             if getattr(self, name) not in get_args(choices):
                 raise unknown_name(f"{name} of Diffusion Policy", getattr(self, name), get_args(choices))
@@ -262,7 +273,17 @@ class DiffusionPolicy(Policy):
             if config.guess:
                 self.guess = Guess(self.sight.width, config.horizon, self.action_width)
         else:
-            self.eyes = nn.ModuleDict({camera.name: PointEye(config.backbone_width) for camera in self.views})
+            self.eyes = nn.ModuleDict(
+                {
+                    camera.name: PointEye(
+                        config.backbone_width,
+                        norm=config.norm,
+                        mean=config.picture_mean,
+                        std=config.picture_std,
+                    )
+                    for camera in self.views
+                }
+            )
             known = self.state_width + SEEN * len(self.views)
             if len(self.embodiments) > 1:
                 self.body = BodyTable(len(self.embodiments), self.state_width)

@@ -1,0 +1,1 @@
+"""Weights that others released, for families whose tables of names are long."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from visuomotor.agent.weights import named_weights, read_tensors
 from visuomotor.errors import CheckpointError, UnknownNameError
+from visuomotor.training.loop import Progress
 from visuomotor.training.selection import learning
 
 Open = Callable[..., Material]
@@ -38,15 +39,16 @@ def test_frozen_weights_keep_their_bits_and_have_no_moments_and_no_average(
 
 
 def test_a_run_with_frozen_weights_resumes_with_equal_bits(material: Open, tmp_path: Path) -> None:
-    def stop(progress: object) -> None:
-        raise RuntimeError("stopped by the test")
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise RuntimeError("stopped by the test")
 
     material().train(tmp_path / "whole", FROZEN)
     with pytest.raises(RuntimeError, match="stopped by the test"):
         material().train(tmp_path / "parts", replace(FROZEN, save_every=1), progress=stop)
     with pytest.raises(CheckpointError, match=r"train\.freeze: \['see', '\*\.bias'\] there, \[\] here"):
         material().train(tmp_path / "parts", CONFIG)
-    material().train(tmp_path / "parts", FROZEN)
+    assert material().train(tmp_path / "parts", FROZEN).resumed_from == 2
     one, two = (tmp_path / name / "checkpoint" / "ema.safetensors" for name in ("whole", "parts"))
     assert one.read_bytes() == two.read_bytes()
 

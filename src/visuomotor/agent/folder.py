@@ -1,6 +1,6 @@
 """The checkpoint folder of an agent: writing it, and reading it back with every check.
 
-    config.json         the policy's class and its config
+    config.json         the policy's class and its config; where its adapters are, if it has any
     specs.json          body of each data set          stats.json   its statistics
     model.safetensors   weights as trained             ema.safetensors   their moving average
     golden.npz          what the policy answered when it was saved
@@ -32,6 +32,7 @@ from visuomotor.agent.config import from_plain, to_plain
 from visuomotor.agent.disk import check_hashes, locate, new_folder, read_json, seal, write_json
 from visuomotor.agent.weights import borrow, named_weights, put_weights, read_tensors, write_tensors
 from visuomotor.errors import CheckpointError, DataError, unknown_name
+from visuomotor.nn.lora import describe_adapters, restore_adapters
 from visuomotor.policies.base import Policy
 from visuomotor.registry import BUILT_IN, lookup
 from visuomotor.transforms.base import Pipeline
@@ -47,6 +48,7 @@ __all__ = [
     "load_policy",
     "open_sentences",
     "policy_name",
+    "read_adapters",
     "read_config",
     "save_agent",
     "write_agent",
@@ -55,6 +57,7 @@ __all__ = [
 FORMAT = 1
 SMALL = 200_000_000
 """Parameters below which the network part of the golden vector is checked at load."""
+CONFIG_KEYS = ("format", "policy", "config")
 Weights = Literal["ema", "model"]
 _PARTS = ("config.json", "specs.json", "stats.json", "golden.npz")
 _PROVENANCE_KEYS = ("format", "versions", "data", "command", "seed", "step", "text", "parameters", "files")
@@ -162,7 +165,8 @@ def write_agent(
             f"checkpoint: expected statistics of {sorted(policy.bodies)}, got those of {sorted(stats)}."
         )
     config = {"format": FORMAT, "policy": policy_name(policy), "config": to_plain(policy.config)}
-    write_json(folder / "config.json", config)
+    adapters = describe_adapters(policy)
+    write_json(folder / "config.json", config if adapters is None else {**config, "lora": adapters})
     write_json(folder / "specs.json", {key: spec.to_json() for key, spec in policy.bodies.items()})
     write_json(folder / "stats.json", {key: stats[key].to_json() for key in policy.bodies})
     own = named_weights(policy)
@@ -265,7 +269,7 @@ def load_policy(
     if weights not in ("ema", "model"):
         raise unknown_name("kind of weights", weights, ("ema", "model"))
     place = locate(folder)
-    provenance = read_json(place / "provenance.json", _PROVENANCE_KEYS, ("from",))
+    provenance = read_json(place / "provenance.json", _PROVENANCE_KEYS, ("from", "merged"))
     check_hashes(place, provenance["files"] if thorough else (*_PARTS, f"{weights}.safetensors"))
     policy = _build(place)
     stats = _read_values(place / "stats.json", Stats)
@@ -299,7 +303,7 @@ def read_config(folder: str | os.PathLike[str]) -> tuple[type[Policy], Any]:
         CheckpointError: config.json is missing or damaged, or its class is not installed.
     """
     file = locate(folder) / "config.json"
-    data = read_json(file, ("format", "policy", "config"))
+    data = read_json(file, CONFIG_KEYS, ("lora",))
     if data["format"] != FORMAT:
         raise CheckpointError(f"{file}: expected format {FORMAT}, got {data['format']}. Update visuomotor.")
     try:
@@ -314,13 +318,24 @@ def read_config(folder: str | os.PathLike[str]) -> tuple[type[Policy], Any]:
         raise CheckpointError(f"{file}: {error}") from error
 
 
+def read_adapters(place: Path) -> dict[str, Any] | None:
+    """What the checkpoint in `place` says of its adapters (`visuomotor.nn.lora`); None if it has none."""
+    adapters: dict[str, Any] | None = read_json(place / "config.json").get("lora")
+    if adapters is not None and set(adapters) != {"rank", "alpha", "layers"}:
+        raise CheckpointError(f"{place / 'config.json'}: lora: expected rank, alpha, layers, got {adapters}.")
+    return adapters
+
+
 def _build(place: Path) -> Policy:
     """The policy that config.json and specs.json describe, with weights yet to come."""
     kind, config = read_config(place)
     bodies = _read_values(place / "specs.json", Spec)
     try:
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten
-            return kind(config, bodies)
+            policy = kind(config, bodies)
+            if adapters := read_adapters(place):
+                restore_adapters(policy, adapters)
+        return policy
     except ValueError as error:
         raise CheckpointError(f"{place / 'config.json'}: {error}") from error
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,16 @@ from visuomotor.policies.base import Policy
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Observation, Sample, Spec, Stats, Tokens, Window
 
-__all__ = ["Golden", "acting", "answer", "check_network", "check_pipelines", "example_observation", "record"]
+__all__ = [
+    "Golden",
+    "acting",
+    "answer",
+    "check_network",
+    "check_pipelines",
+    "example_observation",
+    "instruction_of",
+    "record",
+]
 
 Golden = Mapping[str, np.ndarray]
 """Array names such as "0/input/state": the first part counts the data-set keys in sorted order."""
@@ -77,6 +87,12 @@ def acting(policy: Policy) -> Iterator[None]:
             yield
     finally:
         policy.train(training)
+
+
+def instruction_of(path: Path) -> str:
+    """Words of the golden observation in a file that was checked."""
+    with np.load(path, allow_pickle=False) as golden:
+        return str(golden["0/observation/instruction"])
 
 
 def record(

@@ -27,6 +27,7 @@ COMMANDS = {
     "data repair": "recover what an interrupted recording left",
     "data convert": "HDF5 and zarr demonstrations into a LeRobot data set",
     "train": "train a policy on data sets",
+    "merge": "a checkpoint with adapters (--training.lora.rank) as a plain one",
     "dagger": "train a policy on states that it meets itself, labeled by the expert",
     "evaluate": "measure a policy in unseen scenes, with probes, videos and a report",
     "compare": "train and evaluate policies on equal terms, or compare evaluations, scene by scene",

@@ -14,7 +14,7 @@ from visuomotor.cli.compare import compare
 from visuomotor.cli.data import data_check, data_convert, data_info, data_repair, data_spec, data_view
 from visuomotor.cli.options import Report, Words, chosen_recipe, parse, save_report
 from visuomotor.cli.show import Bars, rate, table
-from visuomotor.cli.train import dagger, train
+from visuomotor.cli.train import dagger, merge, train
 from visuomotor.recipes import CollectConfig, EvaluateConfig, Recipe, get_recipe
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "doctor",
     "envs",
     "evaluate",
+    "merge",
     "policies",
     "recipes",
     "train",

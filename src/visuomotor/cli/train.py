@@ -16,7 +16,7 @@ from visuomotor.recipes import CollectConfig, Recipe, get_recipe
 if TYPE_CHECKING:
     from visuomotor.training.begin import Beginning
 
-__all__ = ["dagger", "train"]
+__all__ = ["dagger", "merge", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,30 @@ def _tell_beginning(beginning: Beginning) -> None:
         if names:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
             print(f"{title}: {'; '.join(names[:10])}{more}")
+
+
+# --- merge
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Merge:
+    """Options of `merge`."""
+
+    checkpoint: Positional[Path]
+    """A checkpoint with adapters, or the folder of a run that holds one."""
+    out: Path = Path("outputs/merged")
+    """Folder of the plain checkpoint."""
+
+
+def merge(words: Words, prog: str) -> Report:
+    """Adapters become part of the weights."""
+    from visuomotor.agent.merge import merge_adapters
+
+    args = parse(_Merge, words, prog)
+    merged = merge_adapters(args.checkpoint, args.out)
+    print(f"{len(merged.layers)} layers merged; golden answers differ by {merged.difference:.1e}")
+    print(f"checkpoint: {args.out}")
+    return merged.to_json()
 
 
 # --- dagger

@@ -79,7 +79,7 @@ def read_origin(folder: str | os.PathLike[str], key: str | None = None) -> Origi
     """
     place = locate(folder)
     provenance = read_json(place / PROVENANCE)
-    config = read_json(place / "config.json", ("format", "policy", "config"))
+    config = read_json(place / "config.json", ("format", "policy", "config"), ("lora",))
     seeds = training_seeds(provenance)
     data = {
         key: {name: value for name, value in entry.items() if name != "seeds"}

@@ -296,11 +296,14 @@ class Decoder(nn.Module):
 
     Args:
         config: Sizes and conventions.
+
+    Attributes:
+        recomputes: Whether training computes its layers again in the backward pass.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.recomputes = config, False
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.norm = token_norm(config)
 

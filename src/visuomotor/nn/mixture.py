@@ -111,8 +111,10 @@ def run(
         experts: As many layers, heads, kv_heads and as wide heads in each.
         segments: Those of one block see each other.
         past: What earlier calls kept.
-        checkpointing: Compute each layer again in the backward pass instead of storing what it needs.
+        checkpointing: Compute each layer again in the backward pass instead of storing what it needs;
+            also if an expert asks for it (`Decoder.recomputes`).
     """
+    checkpointing = checkpointing or any(expert.recomputes for expert in experts)
     streams, kept = _through(experts, segments, past, answers=True, checkpointing=checkpointing)
     ends = []
     for segment, stream in zip(segments, streams, strict=True):

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from visuomotor.agent.config import differences, to_plain
 from visuomotor.agent.disk import PROVENANCE, check_hashes, locate, read_json
-from visuomotor.agent.folder import policy_name, read_config
+from visuomotor.agent.folder import policy_name, read_adapters, read_config
 from visuomotor.agent.weights import named_weights, read_tensors
 from visuomotor.errors import CheckpointError
+from visuomotor.nn.lora import merged_tensors
 from visuomotor.nn.patterns import choose
 from visuomotor.perception.bodies import BodyTable
 from visuomotor.policies.base import Policy
@@ -56,7 +57,7 @@ def begin_from(
     fresh: Sequence[str] = (),
     encoder_hash: str | None = None,
 ) -> Beginning:
-    """Copy the averaged weights of a checkpoint of the same family into `policy`.
+    """Copy the averaged weights of a checkpoint of the same family into `policy`; adapters come merged.
 
     Config and bodies may differ. A weight that only one side has, or that has another shape, must be
     named in `fresh`, so that nothing learned is lost by accident. A table with a row for each embodiment
@@ -79,6 +80,8 @@ def begin_from(
     kind, config = read_config(place)
     _check_kin(policy, kind, provenance, encoder_hash, place)
     there, here = read_tensors(place / _WEIGHTS), named_weights(policy)
+    if adapters := read_adapters(place):
+        there = merged_tensors(there, adapters)
     specs = read_json(place / "specs.json")
     bodies = _carry_over(policy, there, sorted({spec["embodiment"] for spec in specs.values()}))
     anew = choose({**here, **there}, fresh, "weights to begin anew")

@@ -46,7 +46,7 @@ __all__ = ["Subject", "last_step", "open_run", "refuse_foreign", "restore", "sav
 
 FORMAT = 1
 TRAINING = "training.json"
-_FREE = ("save_every", "log_every", "validate_every", "threads")
+_FREE = ("save_every", "log_every", "validate_every", "threads", "recompute")
 """Fields of `TrainConfig` that do not change what is learned: a resumed run may have others."""
 _STATE = (
     "model.safetensors",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 from visuomotor.errors import unknown_name
+from visuomotor.nn.lora import LoRAConfig
 from visuomotor.training.step import Precision
 
 __all__ = ["TrainConfig"]
@@ -53,6 +54,10 @@ class TrainConfig:
     """Data set to how often a sample of it is seen, relative to one of weight 1; 1 for those left out."""
     freeze: tuple[str, ...] = ()
     """Weights that stay as they are, by name: "sight" and all below it, "*.norm", "trunk.layers.?.mlp"."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    """Adapters of low rank, trained in place of the weights if their rank is above 0."""
+    recompute: tuple[str, ...] = ()
+    """Modules whose inside is computed again in the backward pass, to save memory, by name: "*.blocks"."""
     threads: int = 0
     """Threads of torch; 0 leaves their number alone. Equal bits need equal threads."""
 

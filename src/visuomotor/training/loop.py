@@ -26,6 +26,7 @@ from visuomotor.training.config import TrainConfig
 from visuomotor.training.interrupt import Interrupt, watch_signals
 from visuomotor.training.log import Log, Meter
 from visuomotor.training.optim import Average, Optimizer, learning_rate
+from visuomotor.training.recompute import Recomputed, recomputing
 from visuomotor.training.selection import choose_trained, learning
 from visuomotor.training.step import Losses, choose_precision, forward, optimizer_step
 from visuomotor.types import Batch, Stats
@@ -169,10 +170,11 @@ def train(
         open_run(Path(folder), subject.identity(config), resume=resume),
         _quiet_globals(config, device),
         watch_signals() as interrupt,
+        recomputing(policy, config.recompute) as recomputed,
     ):
         run = _Run(subject, loader, config, Path(folder), device, validation)
         try:
-            return run.go(interrupt, progress)
+            return run.go(interrupt, recomputed, progress)
         finally:
             run.log.close()
 
@@ -243,11 +245,14 @@ class _Run:
         """Time spent training, over all sittings."""
         return self.before + time.perf_counter() - self.began
 
-    def go(self, interrupt: Interrupt, progress: Callable[[Progress], None] | None) -> TrainReport:
+    def go(
+        self, interrupt: Interrupt, recomputed: Recomputed, progress: Callable[[Progress], None] | None
+    ) -> TrainReport:
         """Every step that is left."""
         steps = self.config.steps
         while self.step < steps:
             self._advance()
+            recomputed.check()
             last = self.step == steps
             if last or self.step % self.config.log_every == 0:
                 self._write_line(validate=last or self.step % self.config.validate_every == 0)

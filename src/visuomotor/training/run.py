@@ -166,10 +166,10 @@ def train_from_folder(
     films = _open(data, specs, keys, questions)
     _refuse_unknown(config.weights or {}, [name for film in films for name in film.names])
     model = build_policy(policy, policy_config, {f.key: f.reader.spec for f in films}, seed=config.seed)
-    choose_trained(model, config)
     _check_samples(model, films, config.hold_out)
     sentences = open_sentences(model, text_path)
     origin = _begin(model, begin, fresh, sentences, begun)
+    choose_trained(model, config)
     if sentences is not None:
         _warm(model, sentences, films, cache, preparing)
     sources = [_decode(film, cache, frames, preparing) for film in films]

@@ -9,9 +9,11 @@ import pytest
 import torch
 from calibrated import armed_body, body
 
+from visuomotor.data.collate import collate
 from visuomotor.nn.weights import unfilled
 from visuomotor.policies.diffusion import DiffusionConfig, DiffusionPolicy, DiffusionTransformer
 from visuomotor.testing import check_policy
+from visuomotor.testing.samples import random_sample, random_stats
 from visuomotor.types import Camera
 
 TINY = DiffusionConfig.tiny()
@@ -116,3 +118,18 @@ def test_a_horizon_that_the_levels_cannot_halve_is_refused() -> None:
         DiffusionConfig(horizon=6)
     with pytest.raises(ValueError, match="Did you mean 'unet'"):
         DiffusionConfig(network="uned")  # type: ignore[arg-type]
+
+
+def test_the_temperature_scales_the_noise_that_a_call_starts_from() -> None:
+    torch.manual_seed(0)
+    spec = {"one": armed_body()}
+    warm = DiffusionPolicy(replace(TINY, temperature=1.0), spec).eval()
+    cool = DiffusionPolicy(replace(TINY, temperature=0.5), spec).eval()
+    cool.load_state_dict(warm.state_dict())
+    pipeline = warm.transforms("one", random_stats(spec["one"]))
+    sample = pipeline.apply(random_sample(spec["one"], warm.window, "one", 0))
+    batch = collate([sample], warm.embodiments)
+    noise = torch.randn(1, TINY.horizon, warm.action_width)
+    with torch.no_grad():
+        assert torch.equal(cool.act(batch, noise=noise).actions, warm.act(batch, noise=noise / 2).actions)
+        assert not torch.equal(warm.act(batch, noise=noise).actions, warm.act(batch, noise=noise / 2).actions)

@@ -1,6 +1,7 @@
 """Reading and writing data sets, side by side with lerobot in an environment of its own.
 
     ./run bench data --lerobot lerobot-env/bin/python [--rounds 5] [--samples 100] [--seed 0]
+    ./run bench data --memory [--soak 50000] [--soak-videos 50000]       without lerobot: memory of a worker
 
 The environment needs Python 3.12:
 
@@ -24,6 +25,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -120,24 +122,72 @@ def equal_values(peer: Peer, windows: Windows, rows: list[int], folder: Path) ->
     return found
 
 
-def private_bytes(pid: int) -> float:
-    """Megabytes of a process that are its own: not those of mapped files."""
+def memory(pid: int) -> dict[str, float]:
+    """Megabytes of a process: `private` are its own, `resident` all, with what it has mapped of files."""
+    names = {"Rss": "resident", "Anonymous": "private"}
+    found = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Anonymous:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("the system does not tell the memory of a process")
-
-
-def soak(windows: Windows, samples: int, seed: int) -> list[float]:
-    """Megabytes of one worker after each tenth of `samples` samples."""
-    size, found = 50, []
-    with Loader(windows, batch_size=size, seed=seed, workers=1) as loader:
-        for step in range(samples // size):
-            loader.batch(step)
-            if (step + 1) % max(1, samples // size // 10) == 0:
-                assert loader._workers is not None
-                found.append(round(private_bytes(loader._workers.processes[0]), 1))
+        name, _, amount = line.partition(":")
+        if name in names:
+            found[names[name]] = round(int(amount.split()[0]) / 1024, 1)
+    if len(found) != len(names):
+        raise RuntimeError("the system does not tell the memory of a process")
     return found
+
+
+def soak(windows: Windows, samples: int, seed: int) -> dict[str, Any]:
+    """Memory of one worker after each tenth of `samples` random samples, and how fast it grows."""
+    size, points = 50, 10
+    each = max(1, samples // size // points)
+    found: dict[str, list[float]] = {"private": [], "resident": []}
+    with Loader(windows, batch_size=size, seed=seed, workers=1) as loader:
+        assert loader._workers is not None
+        for step in range(each * points):
+            loader.batch(step)
+            if (step + 1) % each == 0:
+                for name, amount in memory(loader._workers.processes[0]).items():
+                    found[name].append(amount)
+    slopes = {f"{name}_mb_per_10000": slope(size * each, values) for name, values in found.items()}
+    return {"samples": size * each * points, **found, **slopes}
+
+
+def slope(each: int, values: Sequence[float]) -> list[float]:
+    """Growth a 10,000 samples by least squares, and its 95 % interval; a value every `each` samples."""
+    x, y = np.arange(len(values)) * each / 1e4, np.array(values)
+    x = x - x.mean()
+    rise = float(x @ y / (x @ x))
+    rest = y - y.mean() - rise * x
+    error = float(np.sqrt(rest @ rest / (len(y) - 2) / (x @ x)))
+    student = 2.306  # 97.5 % quantile of t with 8 degrees of freedom, for ten values
+    return [round(value, 3) for value in (rise, rise - student * error, rise + student * error)]
+
+
+def tell_memory(facts: dict[str, dict[str, Any]]) -> None:
+    """One line for each source of pictures and kind of memory."""
+    for source, told in facts.items():
+        for kind in ("private", "resident"):
+            rise, low, high = told[f"{kind}_mb_per_10000"]
+            print(
+                f"{kind} memory of a worker, {source}, {told['samples']} samples: {told[kind]} MB after each "
+                f"tenth; {rise:+.2f} ({low:+.2f} to {high:+.2f}) MB a 10,000 samples"
+            )
+
+
+def only_memory(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The memory test alone, on a data set of our own."""
+    data = render(args.episodes, 5000 + args.seed)
+    write(data, spec_of(data), folder / "ours")
+    reader = LeRobotReader(folder / "ours")
+    frames: dict[str, Frames] = {
+        "store": FrameStore.of(reader, folder / "cache", storage="raw"),
+        "no_cache": VideoFrames(reader),
+    }
+    counts = {"store": args.soak, "no_cache": args.soak_videos}
+    return {
+        name: soak(Windows(reader, source, WINDOW, "bench"), counts[name], args.seed)
+        for name, source in frames.items()
+        if counts[name]
+    }
 
 
 def read(windows: Windows, rows: list[int]) -> None:
@@ -206,7 +256,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[Times, dict[str, An
             peer("first_batch", batch_size=8, workers=2)["seconds"]
         )
     facts = {
-        "memory_mb": {
+        "memory": {
             "store": soak(windows["store"], args.soak, args.seed),
             "no_cache": soak(windows["no cache"], args.soak_videos, args.seed),
         },
@@ -231,13 +281,20 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100, help="a round")
     parser.add_argument("--soak", type=int, default=50_000, help="samples of the memory test, from the store")
     parser.add_argument("--soak-videos", type=int, default=50_000, help="the same, from the videos")
+    parser.add_argument("--memory", action="store_true", help="the memory test alone, which needs no lerobot")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--core", type=int, default=0, help="on which both run, but for the first batches")
     parser.add_argument("--out", type=Path, help="also write the JSON object here")
     args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.memory:
+        with tempfile.TemporaryDirectory(prefix="bench-memory-") as name:
+            found = only_memory(args, Path(name))
+        tell_memory(found)
+        save({"memory": found, **circumstances(args.seed)}, args.out)
+        return
     if not args.lerobot:
         parser.error("--lerobot: expected the Python of an environment with lerobot 0.6.1. " + str(__doc__))
-    torch.set_num_threads(1)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bench-data-") as name:
         times, facts = measure(args, Path(name))
@@ -264,18 +321,28 @@ def main() -> None:
         "first_batch_lerobot_s": round(middle["first batch lerobot_s"], 2),
         **facts,
         "rounds": {what: [round(value, 3) for value in values] for what, values in times.items()},
-        "seed": args.seed,
         "load_average": [round(load, 1), round(os.getloadavg()[0], 1)],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("torch", "av", "numpy", "pyarrow")}
-        | {"python": platform.python_version()},
+        **circumstances(args.seed),
     }
-    for what, values in facts["memory_mb"].items():
-        print(f"memory of a worker, {what}: {values} MB, after each tenth")
+    tell_memory(facts["memory"])
     print(f"samples with the same values as lerobot's: {facts['samples_with_equal_values']}")
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    save(result, args.out)
+
+
+def circumstances(seed: int) -> dict[str, Any]:
+    versions = {name: version(name) for name in ("torch", "av", "numpy", "pyarrow")}
+    return {
+        "seed": seed,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {**versions, "python": platform.python_version()},
+    }
+
+
+def save(result: dict[str, Any], out: Path | None) -> None:
+    """Write the JSON object if asked to, and print it as the last line."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 

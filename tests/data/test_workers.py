@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from leaky import Keeps
 
 from visuomotor.data.frames import VideoFrames
 from visuomotor.data.loader import Loader
@@ -166,6 +167,34 @@ def test_arrays_go_through_shared_memory_and_may_grow():
     assert theirs.get(ours.put({}), copy=True) == {}
     ours.close()
     theirs.close()
+
+
+def private_memory(windows: Windows, pipeline: Pipeline, batches: int) -> list[float]:
+    """Megabytes of a worker's own memory after each quarter of `batches` batches of 100 samples."""
+    found = []
+    with Loader(windows, {"moves": pipeline}, batch_size=100, seed=0, workers=1) as loader:
+        assert loader._workers is not None
+        for step in range(batches):
+            loader.batch(step)
+            if (step + 1) % (batches // 4) == 0:
+                rollup = Path(f"/proc/{loader._workers.processes[0]}/smaps_rollup").read_text()
+                (line,) = (line for line in rollup.splitlines() if line.startswith("Anonymous:"))
+                found.append(int(line.split()[1]) / 1024)
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("source", ["store", "videos"])
+def test_the_memory_of_a_worker_does_not_grow(reader, store, source):
+    """`./run bench data --memory` does it for 50,000 samples."""
+    frames = store if source == "store" else VideoFrames(reader)
+    windows = Windows(reader, frames, Window(history=(-1, 0), horizon=4), "moves")
+    # keeping the 6 KB of pictures of a sample would be 6 MB from one half to the other
+    flat = private_memory(windows, Pipeline([]), 20)
+    assert min(flat[2:]) - min(flat[:2]) < 3
+    if source == "store":
+        leaky = private_memory(windows, Pipeline([Keeps()]), 20)
+        assert min(leaky[2:]) - min(leaky[:2]) > 4
 
 
 class Encoder:

@@ -137,7 +137,7 @@ CASES = {
     ),
     "a longer state": (
         table(DATA, column("observation.state", at(0, [0.0] * 4))),
-        r"'observation.state': expected lists of 3 numbers, got lengths \[3, 4\]",
+        r"'observation.state': expected lists of 3 numbers, got lengths \[3, 4\], first at episode 0, tick 0",
     ),
     "words for numbers": (
         table(DATA, column("action", lambda values: ["go"] * len(values))),
@@ -145,7 +145,7 @@ CASES = {
     ),
     "nulls": (
         table(DATA, column("task_index", at(1, None))),
-        "expected numbers, got .* 1 nulls",
+        "file-000.parquet: column 'task_index': expected numbers, got .* 1 nulls, first at episode 0, tick 1",
     ),
     "no video": (remove(FRONT), "episode 0: video .*file-000.mp4 of camera 'front' is missing"),
     "no place of a video": (

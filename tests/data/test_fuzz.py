@@ -144,7 +144,8 @@ CASES = {
     ),
     "wrong shape": (
         cell("observation.state", 3, [0.0]),
-        r"episode_000002\.parquet: column 'observation\.state': expected lists of 3",
+        r"episode_000002\.parquet: column 'observation\.state': expected lists of 3 numbers, "
+        r"got lengths \[1, 3\], first at episode 2, tick 3",
     ),
     "wrong time": (
         cell("timestamp", 3, 0.7),

@@ -5,22 +5,27 @@ of its own, and its answers are kept as files:
 
     python3.12 -m venv /tmp/lerobot-env
     /tmp/lerobot-env/bin/pip install "lerobot[dataset]==0.6.1"
-    /tmp/lerobot-env/bin/python tests/parity/make_lerobot_golden.py
+    /tmp/lerobot-env/bin/python tests/parity/make_lerobot_golden.py [NAME ...]
 
 Each folder is a data set with `answers.npz` beside it: for some ticks (the first and the last of each
 episode among them) every key of `LeRobotDataset[tick]`, with and without `delta_timestamps`. Pictures
 are kept as uint8, depth as float32. `v21` is written as lerobot 0.3.3 lays it out, read through the
-converter of 0.6.1; its `datasets` part (columns, hugging-face metadata) is real.
+converter of 0.6.1; its `datasets` part (columns, hugging-face metadata) is real. `jpeg` has JPEG in the
+place of the PNG that lerobot writes, as converters from other formats leave it. v2.0, which 0.6.1 does not
+read, has a script of its own, `make_lerobot_golden_v20.py`.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
@@ -28,6 +33,7 @@ from lerobot.configs import DepthEncoderConfig, RGBEncoderConfig
 from lerobot.datasets import LeRobotDataset
 from lerobot.datasets.feature_utils import get_hf_features_from_features
 from lerobot.scripts.convert_dataset_v21_to_v30 import convert_dataset
+from PIL import Image
 
 GOLDEN = Path(__file__).parent / "lerobot_golden"
 RATE = 10
@@ -147,6 +153,8 @@ def shrink() -> None:
     """Drop the statistics of episodes, which take most of the bytes and are never read."""
     for path in GOLDEN.glob("*/set/meta/episodes/*/*.parquet"):
         table = pq.read_table(path)
+        if not any(n.startswith("stats/") for n in table.column_names):
+            continue
         pq.write_table(table.select([n for n in table.column_names if not n.startswith("stats/")]), path)
     shutil.rmtree(GOLDEN / "depth/set/images", ignore_errors=True)
 
@@ -208,6 +216,28 @@ def images() -> None:
         folder.parent,
         depth_output_unit="m",
     )
+
+
+def jpeg() -> None:
+    """Pictures as JPEG inside of the tables: colors at half and at full resolution, and levels of gray."""
+    cameras = {f"observation.images.{name}": camera(48, 64, "image") for name in ("half", "full", "gray")}
+    lengths = (3, 2)
+    extra = {name: FEATURES[name] for name in ("observation.state", "action")}
+    folder = record("jpeg", cameras, lengths, extra, use_videos=False)
+    path = folder / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    for name, mode, sampling in (("half", "RGB", 2), ("full", "RGB", 0), ("gray", "L", 0)):
+        column = table.column_names.index(f"observation.images.{name}")
+        values = []
+        for value in table[column].to_pylist():
+            file = io.BytesIO()
+            image = Image.open(io.BytesIO(value["bytes"])).convert(mode)
+            image.save(file, "JPEG", quality=95, subsampling=sampling)
+            values.append({"bytes": file.getvalue(), "path": None})
+        told = table.schema.field(column)
+        table = table.set_column(column, told, pa.array(values, told.type))
+    pq.write_table(table, path, row_group_size=3)
+    answer(folder, {"observation.images.half": [-0.1, 0.0]}, edges(lengths), folder.parent)
 
 
 def depth() -> None:
@@ -299,9 +329,17 @@ def version21() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    shutil.rmtree(GOLDEN, ignore_errors=True)
-    for make in (videos, chunks, images, depth, version21):
-        make()
+    makers = {
+        "videos": videos,
+        "chunks": chunks,
+        "images": images,
+        "jpeg": jpeg,
+        "depth": depth,
+        "v21": version21,
+    }
+    for name in sys.argv[1:] or makers:
+        shutil.rmtree(GOLDEN / name, ignore_errors=True)
+        makers[name]()
     shrink()
     size = sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file())
     print(f"{size / 1000:.0f} KB in {GOLDEN}")

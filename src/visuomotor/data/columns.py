@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,30 +77,46 @@ def _cast(where: str, flat: pa.ChunkedArray, dtype: np.dtype[Any] | None) -> np.
     return values.astype(dtype, copy=False)
 
 
-def numbers(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
-    """(row,) from a column of plain numbers."""
+def numbers(
+    path: Path, name: str, column: pa.ChunkedArray, place: Callable[[int], str] = "row {}".format
+) -> np.ndarray:
+    """(row,) from a column of plain numbers; `place` says in errors where a row of the file belongs."""
     kind = column.type
     if column.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        first = f", first at {place(_first(column.is_null()))}" if column.null_count else ""
         raise DataError(
-            f"{path}: column {name!r}: expected numbers, got {kind} with {column.null_count} nulls."
+            f"{path}: column {name!r}: expected numbers, got {kind} with {column.null_count} nulls{first}."
         )
     return column.to_numpy()
 
 
-def matrix(path: Path, name: str, column: pa.ChunkedArray, width: int) -> np.ndarray:
-    """float32 (row, width) from a column of lists (or of numbers, if width is 1)."""
+def matrix(
+    path: Path, name: str, column: pa.ChunkedArray, width: int, place: Callable[[int], str] = "row {}".format
+) -> np.ndarray:
+    """float32 (row, width) from a column of lists (or of numbers, if width is 1); `place` as in `numbers`."""
     kind = column.type
     if width == 1 and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        return numbers(path, name, column).astype(np.float32)[:, None]
+        return numbers(path, name, column, place).astype(np.float32)[:, None]
     if not _is_list(kind):
         raise DataError(f"{path}: column {name!r}: expected lists of {width} numbers, got {kind}.")
-    lengths = np.unique(pc.list_value_length(column).drop_null().to_numpy())
-    if column.null_count or not np.array_equal(lengths, [width][: len(column)]):
+    lengths = pc.list_value_length(column)
+    wrong = pc.or_kleene(column.is_null(), pc.not_equal(lengths, width))
+    if pc.any(wrong).as_py():
+        found = np.unique(lengths.drop_null().to_numpy()).tolist()
+        nulls = f" and {column.null_count} nulls" if column.null_count else ""
         raise DataError(
-            f"{path}: column {name!r}: expected lists of {width} numbers, got lengths {lengths.tolist()}."
+            f"{path}: column {name!r}: expected lists of {width} numbers, got lengths {found}{nulls}, "
+            f"first at {place(_first(wrong))}."
         )
     flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], kind.value_type)
-    return numbers(path, name, flat).astype(np.float32).reshape(-1, width)
+    return (
+        numbers(path, name, flat, lambda entry: place(entry // width)).astype(np.float32).reshape(-1, width)
+    )
+
+
+def _first(wrong: pa.ChunkedArray) -> int:
+    """Place of the first that is true."""
+    return int(np.flatnonzero(wrong.to_numpy())[0])
 
 
 def column_array(feature: Feature, values: np.ndarray) -> pa.Array:

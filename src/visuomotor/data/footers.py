@@ -22,6 +22,10 @@ __all__ = ["complete"]
 _MAGIC = b"PAR1"
 _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3  # kinds of pages
 _PLAIN, _RLE = 0, 3  # encodings
+_UNCOMPRESSED, _SNAPPY = 0, 1
+
+_Page = tuple[int, int, Struct]
+"""Begin, end and header of a page."""
 
 
 @dataclass
@@ -29,6 +33,7 @@ class _Chunk:
     """The pages of one column in one row group."""
 
     begin: int
+    packed: bool
     end: int = 0
     values: int = 0
     unpacked: int = 0
@@ -41,7 +46,8 @@ def complete(data: bytes, like: pa.Table) -> tuple[bytes, int, int]:
     """A readable file made of the row groups of `data` that are whole.
 
     Args:
-        data: A parquet file whose footer is missing or cut off, compressed with snappy.
+        data: A parquet file whose footer is missing or cut off; columns are compressed with snappy or not
+            at all.
         like: A table of one row with the columns that the file has, in their order.
 
     Returns:
@@ -55,8 +61,7 @@ def complete(data: bytes, like: pa.Table) -> tuple[bytes, int, int]:
     footer, _ = read_struct(template, len(template) - 8 - length)
     group = footer[4][1][1][0]
     columns: list[Struct] = group[1][1][1]
-    kinds = [(11 in column[3][1], column[3][1][5][1]) for column in columns]
-    groups = _walk(data, kinds) if data[:4] == _MAGIC else []
+    groups = _walk(data, [column[3][1][5][1] for column in columns]) if data[:4] == _MAGIC else []
     if not groups:
         return b"", 0, 0
     footer[3] = (I64, sum(rows for rows, _ in groups))
@@ -66,27 +71,21 @@ def complete(data: bytes, like: pa.Table) -> tuple[bytes, int, int]:
     return body + packed + len(packed).to_bytes(4, "little") + _MAGIC, len(groups), len(body)
 
 
-def _walk(data: bytes, kinds: Sequence[tuple[bool, int]]) -> list[tuple[int, list[_Chunk]]]:
-    """Rows and columns of each whole row group.
-
-    Args:
-        data: The file.
-        kinds: Of each column whether it begins with a dictionary, and how many values a row has.
-    """
+def _walk(data: bytes, sizes: Sequence[int]) -> list[tuple[int, list[_Chunk]]]:
+    """Rows and columns of each whole row group; `sizes` has the values of each column in a row."""
     pages = _pages(data, len(_MAGIC))
     groups: list[tuple[int, list[_Chunk]]] = []
     while True:
-        rows = _rows(pages, kinds)
-        chunks = _split(pages, kinds, rows) if rows else []
+        rows, chunks = _next_group(data, pages, sizes)
         if not chunks:
             return groups
         groups.append((rows, chunks))
         pages = [page for page in pages if page[0] >= chunks[-1].end]
 
 
-def _pages(data: bytes, at: int) -> list[tuple[int, int, Struct]]:
+def _pages(data: bytes, at: int) -> list[_Page]:
     """Begin, end and header of every page from a place on, up to the first that is none."""
-    found: list[tuple[int, int, Struct]] = []
+    found: list[_Page] = []
     known = {_DATA: 5, _DICTIONARY: 7, _DATA_2: 8}
     while True:
         try:
@@ -100,18 +99,24 @@ def _pages(data: bytes, at: int) -> list[tuple[int, int, Struct]]:
         at = body + size
 
 
-def _rows(pages: Sequence[tuple[int, int, Struct]], kinds: Sequence[tuple[bool, int]]) -> int:
-    """Rows of the next group: values between two dictionaries that begin columns next to each other."""
-    starts = [place for place, (_, _, header) in enumerate(pages) if header[1][1] == _DICTIONARY]
-    seen = 0
-    for column, (dictionary, each) in enumerate(kinds):
-        if not dictionary:
+def _next_group(data: bytes, pages: Sequence[_Page], sizes: Sequence[int]) -> tuple[int, list[_Chunk]]:
+    """Rows and columns of the next row group; no columns if it is not whole.
+
+    How many rows it has is said nowhere: as many as some of the first pages hold, so that all columns
+    have that many.
+    """
+    values = 0
+    for place, (_, _, header) in enumerate(pages):
+        if header[1][1] == _DICTIONARY:
+            if place:
+                break  # the next column begins
             continue
-        if seen + 1 < len(starts) and column + 1 < len(kinds) and kinds[column + 1][0]:
-            values = sum(_values(header) for _, _, header in pages[starts[seen] + 1 : starts[seen + 1]])
-            return values // each
-        seen += 1
-    return 0
+        values += _values(header)
+        if values and values % sizes[0] == 0:
+            chunks = _split(data, pages, sizes, values // sizes[0])
+            if chunks:
+                return values // sizes[0], chunks
+    return 0, []
 
 
 def _values(header: Struct) -> int:
@@ -120,34 +125,46 @@ def _values(header: Struct) -> int:
     return told
 
 
-def _split(
-    pages: Sequence[tuple[int, int, Struct]], kinds: Sequence[tuple[bool, int]], rows: int
-) -> list[_Chunk]:
-    """The columns of the next row group; none if it is not whole."""
+def _split(data: bytes, pages: Sequence[_Page], sizes: Sequence[int], rows: int) -> list[_Chunk]:
+    """The columns of a row group of `rows` rows; none if the pages do not make one."""
     chunks, at = [], 0
-    for dictionary, each in kinds:
+    for size in sizes:
         if at == len(pages):
             return []
-        chunk = _Chunk(begin=pages[at][0])
-        if dictionary:
-            if pages[at][2][1][1] != _DICTIONARY:
-                return []
+        chunk = _Chunk(begin=pages[at][0], packed=_is_packed(data, pages[at]))
+        if pages[at][2][1][1] == _DICTIONARY:
             chunk.dictionary, chunk.unpacked = chunk.begin, _unpacked(pages[at])
             at += 1
-        while chunk.values < rows * each and at < len(pages) and pages[at][2][1][1] != _DICTIONARY:
+        while chunk.values < rows * size and at < len(pages) and pages[at][2][1][1] != _DICTIONARY:
             begin, chunk.end, header = pages[at]
             chunk.first_data = chunk.first_data or begin
             chunk.values += _values(header)
             chunk.unpacked += _unpacked(pages[at])
+            chunk.packed = chunk.packed or _is_packed(data, pages[at])
             chunk.encodings.add(header[5][1][2][1] if header[1][1] == _DATA else header[8][1][4][1])
             at += 1
-        if chunk.values != rows * each:
+        if chunk.values != rows * size:
             return []
         chunks.append(chunk)
     return chunks
 
 
-def _unpacked(page: tuple[int, int, Struct]) -> int:
+def _is_packed(data: bytes, page: _Page) -> bool:
+    """Whether a page is compressed with snappy, which begins with the size of what comes out."""
+    _, end, header = page
+    packed, unpacked = header[3][1], header[2][1]
+    if packed != unpacked:
+        return True
+    told, shift = 0, 0
+    for byte in data[end - packed : end - packed + 5]:
+        told |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            break
+    return bool(told == unpacked)
+
+
+def _unpacked(page: _Page) -> int:
     """Bytes of a page once it is unpacked, its header included."""
     begin, end, header = page
     size: int = end - begin - header[3][1] + header[2][1]
@@ -159,8 +176,9 @@ def _group(columns: Sequence[Struct], rows: int, chunks: Sequence[_Chunk]) -> St
     entries = []
     for like, chunk in zip(columns, chunks):
         told = like[3][1]
-        meta: Struct = {number: told[number] for number in (1, 3, 4)}
+        meta: Struct = {number: told[number] for number in (1, 3)}
         meta[2] = (LIST, (I32, sorted(chunk.encodings)))
+        meta[4] = (I32, _SNAPPY if chunk.packed else _UNCOMPRESSED)
         meta[5] = (I64, chunk.values)
         meta[6] = (I64, chunk.unpacked)
         meta[7] = (I64, chunk.end - chunk.begin)

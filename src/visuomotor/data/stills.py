@@ -23,7 +23,7 @@ from jaxtyping import UInt8
 from visuomotor.data.features import Feature
 from visuomotor.errors import DataError
 
-__all__ = ["decode_still", "encode_png", "encode_tiff", "read_stills"]
+__all__ = ["decode_still", "encode_png", "encode_tiff", "read_stills", "still_bytes"]
 
 _TO_RGB = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 _RESTORE = "Restore the file from a copy or collect the data again."
@@ -80,7 +80,7 @@ def read_stills(folder: Path, path: Path, feature: Feature, first: int, count: i
     row = first
     for value in _values(path, feature.name, first, count):
         where = f"{path}: row {row}: {feature.name!r}"
-        yield decode_still(where, _bytes(where, folder, value), feature)
+        yield decode_still(where, still_bytes(where, folder, value), feature)
         row += 1
     if row != first + count:
         raise DataError(
@@ -135,7 +135,7 @@ def _values(path: Path, key: str, first: int, count: int) -> Iterator[Any]:
         raise DataError(f"{path}: column {key!r} cannot be read as parquet ({error}). {_RESTORE}") from error
 
 
-def _bytes(where: str, folder: Path, value: Any) -> bytes:
+def still_bytes(where: str, folder: Path, value: Any) -> bytes:
     """The bytes of a picture: in the table, or in a file of the data set that it names."""
     if isinstance(value, Mapping) and value.get("bytes"):
         return bytes(value["bytes"])

@@ -7,7 +7,7 @@ to do.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from visuomotor.errors import DataError
 
 __all__ = [
     "RESTORE",
+    "SKEW",
     "Tables",
     "check_count",
     "check_texts",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 RESTORE = "Restore the file from a copy, try `visuomotor data repair`, or collect the data again."
-_SKEW = 0.25
+SKEW = 0.25
 """Ticks by which a timestamp may differ from its place; beyond, the rate is not the one of the data."""
 
 
@@ -235,21 +236,34 @@ def _load_data(
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*widths, *scalars)}
     files: dict[Path, int] = {}
     rows = 0
-    lengths: dict[Path, int] = {}
+    within: dict[Path, list[EpisodeRow]] = {}
     for episode in episodes:
-        lengths[episode.data] = lengths.get(episode.data, 0) + episode.length
-    for number, (path, length) in enumerate(lengths.items()):
+        within.setdefault(episode.data, []).append(episode)
+    for number, (path, inside) in enumerate(within.items()):
         table = read_parquet(path, list(parts), only=True, besides=pictures)
-        if ours and number + 1 < len(lengths):
-            table = table.slice(0, length)
+        if ours and number + 1 < len(within):
+            table = table.slice(0, sum(episode.length for episode in inside))
+        place = _places(inside)
         for name in scalars:
-            values = numbers(path, name, table[name])
+            values = numbers(path, name, table[name], place)
             parts[name].append(values if name == "timestamp" else values.astype(np.int64))
         for name, width in widths.items():
-            parts[name].append(matrix(path, name, table[name], width))
+            parts[name].append(matrix(path, name, table[name], width, place))
         files[path] = rows
         rows += len(table)
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}, files
+
+
+def _places(episodes: Sequence[EpisodeRow]) -> Callable[[int], str]:
+    """Says of a row of a file with these episodes to which of them, and to which tick, it belongs."""
+    ends = np.cumsum([episode.length for episode in episodes])
+
+    def place(row: int) -> str:
+        number = min(int(np.searchsorted(ends, row, side="right")), len(episodes) - 1)
+        episode = episodes[number]
+        return f"episode {episode.index}, tick {row - int(ends[number]) + episode.length}"
+
+    return place
 
 
 def where(catalog: Catalog, row: int) -> str:
@@ -284,7 +298,7 @@ def _check_rows(catalog: Catalog, columns: Mapping[str, np.ndarray]) -> None:
 
 def _check_times(catalog: Catalog, times: np.ndarray, ticks: np.ndarray, rate: float) -> None:
     """Time stamps fit the rate."""
-    wrong = np.flatnonzero(~(np.abs(times.astype(np.float64) * rate - ticks) <= _SKEW))
+    wrong = np.flatnonzero(~(np.abs(times.astype(np.float64) * rate - ticks) <= SKEW))
     if len(wrong):
         row = int(wrong[0])
         raise DataError(

@@ -8,9 +8,11 @@ import pytest
 
 from visuomotor.data.frames import VideoFrames
 from visuomotor.data.lerobot import LeRobotReader, LeRobotWriter
+from visuomotor.data.store import FrameStore
 from visuomotor.data.synthetic import SPEC, make_dataset, make_episode
-from visuomotor.data.video import VideoSettings
+from visuomotor.data.video import StillSettings, VideoSettings
 from visuomotor.data.windows import Windows
+from visuomotor.data.writer21 import LeRobotWriter21
 from visuomotor.errors import DataError
 from visuomotor.types import Window
 
@@ -81,3 +83,27 @@ def test_a_damaged_video_is_an_error_that_says_where(tmp_path, damage):
         frames.frames["wrist"][:]
     with pytest.raises(DataError, match=r"episode [01], camera 'wrist'"):
         frames.frames["wrist"][[20]]
+
+
+@pytest.mark.parametrize("version", ["v3.0", "v2.1"])
+def test_pictures_in_tables_make_samples_with_and_without_a_store(tmp_path, version):
+    kind = LeRobotWriter if version == "v3.0" else LeRobotWriter21
+    with kind(tmp_path / "set", SPEC, executed=True, settings=StillSettings()) as writer:
+        writer.add(*(make_episode(seed, ticks=4 + seed, settings=StillSettings()) for seed in range(3)))
+    reader = LeRobotReader(tmp_path / "set")
+    store = FrameStore.of(reader, tmp_path / "cache")
+    frames = pickle.loads(pickle.dumps(VideoFrames(reader, open_files=2)))
+    for camera in ("front", "wrist"):
+        whole = np.concatenate([np.stack(list(reader.frames(n, camera))) for n in range(3)])
+        np.testing.assert_array_equal(store.frames[camera][:], whole)
+        for rows in ([14, 2], [3, 3, 4, 8], [0], [9, 0, 14]):
+            np.testing.assert_array_equal(frames.frames[camera][rows], whole[rows])
+    assert len(frames._open) <= 2
+    window = Window(history=(-1, 0), horizon=2)
+    one, other = Windows(reader, store, window, "a")[5], Windows(reader, frames, window, "a")[5]
+    np.testing.assert_array_equal(one.images["wrist"], other.images["wrist"])
+    for path in (tmp_path / "set").glob("data/*/*.parquet"):
+        path.unlink()
+    frames.close()
+    with pytest.raises(DataError, match=r"episode 0, camera 'front': .*\.parquet: cannot be read"):
+        frames.frames["front"][[0]]

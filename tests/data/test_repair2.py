@@ -128,8 +128,8 @@ def assert_episodes(folder: Path, kept: tuple[int, ...], made: tuple[int, ...] =
     np.testing.assert_allclose(stored["action"]["mean"], after.stats["action"].mean, rtol=1e-5)
     np.testing.assert_allclose(stored["action"]["std"], after.stats["action"].std, rtol=1e-5)
     pictures = np.concatenate([np.stack(list(after.frames(e.index, "front"))) for e in after.episodes]) / 255
-    for name, figure in (("mean", pictures.mean((0, 1, 2))), ("max", pictures.max((0, 1, 2)))):
-        np.testing.assert_allclose(stored[FRONT][name].ravel(), figure, atol=0.1)
+    # a fourth of the ticks is counted
+    np.testing.assert_allclose(stored[FRONT]["mean"].ravel(), pictures.mean((0, 1, 2)), atol=0.1)
     info = json.loads((folder / "meta/info.json").read_text())
     totals = [info[f"total_{name}"] for name in ("episodes", "frames", "videos", "chunks")]
     assert totals == [len(kept), len(rows), len(kept), 1]
@@ -149,7 +149,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], tuple[int, ...], str]] = {
         r"episode 1: its table .* is missing.*episode 2 is now called 1.*episode 3 is now called 2",
     ),
     "table cut in a row group": (
-        lambda f: cut(f / table(3), 0.3),
+        lambda f: cut(f / table(3), 0.1),
         (0, 1, 2),
         r"episode 3: its table cannot be read",
     ),
@@ -322,7 +322,7 @@ def test_without_footer_and_line_a_table_says_nothing(tmp_path):
 def own(folder: Path, settings: VideoSettings | StillSettings) -> Path:
     """A v2.1 data set of our own with seeds, hashes and executed actions."""
     with LeRobotWriter21(folder, SPEC, executed=True, settings=settings) as writer:
-        writer.add(*(make_episode(seed, ticks=6) for seed in range(3)))
+        writer.add(*(make_episode(seed, ticks=6, settings=settings) for seed in range(3)))
     return folder
 
 
@@ -371,18 +371,21 @@ def test_pictures_in_tables_are_read_each(tmp_path, damage):
     assert sum(len(list(reader.frames(e.index, "front"))) for e in reader.episodes) == len(reader)
 
 
-def test_videos_of_av1_get_videos_of_av1(tmp_path):
-    """Their converter to v3.0 joins videos by their packets."""
+@pytest.mark.parametrize("others", [True, False])
+def test_a_new_video_has_the_codec_of_the_others(tmp_path, others):
+    """lerobot's converter to v3.0 joins videos by their packets."""
     folder = Path(shutil.copytree(GOLDEN, tmp_path / "broken"))
     features = json.loads((folder / "meta/info.json").read_text())["features"]
     features[FRONT]["info"] = {**(features[FRONT].get("info") or {}), "video.codec": "av1"}
     edit_info(folder, features=features)
-    leave_pictures(folder, 3)
-    (folder / video(3)).unlink()
+    made = (3,) if others else (0, 1, 2, 3)
+    for episode in made:
+        leave_pictures(folder, episode)
+        (folder / video(episode)).unlink()
     repair(folder, tmp_path / "out")
     with av.open(str(tmp_path / "out" / video(3))) as container:
-        assert container.streams.video[0].codec_context.name in ("libdav1d", "av1")
-    assert_episodes(tmp_path / "out", (0, 1, 2, 3), made=(3,))
+        assert container.streams.video[0].codec_context.name in (("h264",) if others else ("libdav1d", "av1"))
+    assert_episodes(tmp_path / "out", (0, 1, 2, 3), made=made)
 
 
 def damage_some(folder: Path, generator: np.random.Generator) -> list[str]:

@@ -8,6 +8,8 @@ by a part of torchvision that is gone.
     python3.12 -m venv /tmp/old-lerobot-env
     /tmp/old-lerobot-env/bin/pip install "lerobot==0.3.3"
     /tmp/old-lerobot-env/bin/python tests/parity/make_lerobot_golden_v20.py
+
+The files that are kept were made with torch 2.11 in the place of the older one that 0.3.3 asks for.
 """
 
 from __future__ import annotations

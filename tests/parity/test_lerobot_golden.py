@@ -1,4 +1,7 @@
-"""What lerobot 0.6.1 wrote reads here as it reads there; `make_lerobot_golden.py` made the answers."""
+"""What lerobot 0.6.1 wrote reads here as it reads there; `make_lerobot_golden.py` made the answers.
+
+Those of v2.0 are of lerobot 0.3.3, by `make_lerobot_golden_v20.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from visuomotor.data.windows import Windows
 from visuomotor.types import Camera, Dimension, Spec, Window
 
 GOLDEN = Path(__file__).parent / "lerobot_golden"
-SETS = ("videos", "chunks", "images", "depth", "v21")
+SETS = ("videos", "chunks", "images", "jpeg", "depth", "v21", "v20")
 
 
 @cache
@@ -90,7 +93,7 @@ def test_every_dtype_is_among_them():
 
 
 @pytest.mark.parametrize("conversion", ["theirs", "ours"])
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", [name for name in SETS if name != "jpeg"])
 def test_every_picture_is_that_of_lerobot(name, conversion, monkeypatch):
     """Bit by bit, once video is converted to RGB as they do it."""
     if conversion == "theirs":
@@ -108,6 +111,24 @@ def test_every_picture_is_that_of_lerobot(name, conversion, monkeypatch):
                 assert_same_pictures(ours, theirs)
 
 
+def test_pictures_kept_as_jpeg_are_those_of_lerobot():
+    """Theirs are decoded by libjpeg, ours by FFmpeg, which rounds otherwise: 2 levels at most.
+
+    Measured mean differences are 0.007 levels at full resolution of color and 0.28 at half, where it is
+    interpolated as well. Of levels of gray they give one channel, we give the three that info.json tells.
+    """
+    reader, told = opened("jpeg"), answers("jpeg")
+    for name, mean in (("half", 0.4), ("full", 0.02), ("gray", 0.02)):
+        key, differences = f"observation.images.{name}", []
+        for tick, theirs in zip(told["ticks"], told[f"plain|{key}"]):
+            episode, at = place(reader, int(tick))
+            (ours,) = reader.pictures(episode, key, start=at, count=1)
+            levels = theirs if theirs.dtype == np.uint8 else np.rint(theirs * 255)
+            differences.append(np.abs(ours.astype(int) - np.moveaxis(levels, -3, -1)))
+        assert np.max(differences) <= 2
+        assert np.mean(differences) < mean
+
+
 @pytest.mark.parametrize("name", ["images", "depth"])
 def test_depth_is_that_of_lerobot(name):
     reader, told = opened(name), answers(name)
@@ -122,7 +143,7 @@ def test_depth_is_that_of_lerobot(name):
             np.testing.assert_allclose(ours, theirs[0], rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["videos", "v21"])
+@pytest.mark.parametrize("name", ["videos", "v21", "v20"])
 def test_windows_are_those_of_delta_timestamps(name, tmp_path):
     """History, horizon and masks; theirs says which ticks are padded, ours which are real."""
     reader, told = opened(name), answers(name)

@@ -63,7 +63,8 @@ def build(reader: LeRobotReader, folder: Path, kind: str, threads: int | None, p
             progress(done, total)
 
     def work(camera: str, put: Put, entries: list[EpisodeEntry]) -> None:
-        hashed = entries[0].videos[camera].sha256 is not None
+        stored = reader.features[reader.keys[camera]].dtype == "image"
+        straight = stored or entries[0].videos[camera].sha256 is not None
         frames = VideoFrames(reader, open_files=1)  # opening a video costs as much as several pictures
         for entry in entries:
             if stop.is_set():
@@ -71,7 +72,7 @@ def build(reader: LeRobotReader, folder: Path, kind: str, threads: int | None, p
             put(
                 entry,
                 counted(
-                    reader.frames(entry.index, camera) if hashed else frames.episode(camera, entry.index)
+                    reader.frames(entry.index, camera) if straight else frames.episode(camera, entry.index)
                 ),
             )
         frames.close()

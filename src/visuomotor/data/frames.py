@@ -1,7 +1,8 @@
-"""Single pictures straight from the videos of a data set, without a store.
+"""Single pictures straight from the videos and tables of a data set, without a store.
 
-A picture is reached by decoding from the key frame before it, and nothing else is decoded. Files
-stay open, the most recently used ones up to a limit; a picture that follows the last one costs no seek.
+A picture of a video is reached by decoding from the key frame before it, and nothing else is decoded; of
+a table its row group is read. Files stay open, the most recently used ones up to a limit; a picture that
+follows the last one costs no seek.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Int64, UInt8
 
-from visuomotor.data.reader import EpisodeEntry, LeRobotReader
+from visuomotor.data.reader import EpisodeEntry, LeRobotReader, VideoPart
+from visuomotor.data.stills import StillFile
 from visuomotor.data.video import to_rgb
 from visuomotor.errors import DataError
 
@@ -72,7 +74,9 @@ class VideoFrames:
         self.reader = reader
         self._limit = open_files
         self._starts: Int64[np.ndarray, " episode"] = np.array([e.start for e in reader.episodes], np.int64)
-        self._open: OrderedDict[Path, _Video] = OrderedDict()
+        stored = {camera.name: reader.features[reader.keys[camera.name]] for camera in reader.spec.cameras}
+        self._stored = {name: feature for name, feature in stored.items() if feature.dtype == "image"}
+        self._open: OrderedDict[tuple[Path, str], _Video | StillFile] = OrderedDict()
         self._lock = Lock()
         self.frames: Mapping[str, Pictures] = {
             camera.name: _CameraPictures(self, camera.name) for camera in reader.spec.cameras
@@ -97,6 +101,10 @@ class VideoFrames:
                 entry = self.reader.episodes[int(np.searchsorted(self._starts, row, side="right")) - 1]
                 found[slot] = self._picture(camera, entry, row - entry.start, (size.height, size.width, 3))
                 last, at = row, slot
+            if camera in self._stored:
+                for file in self._open.values():
+                    if isinstance(file, StillFile):
+                        file.forget()
         return found
 
     def episode(self, camera: str, episode: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
@@ -128,7 +136,7 @@ class VideoFrames:
     ) -> UInt8[np.ndarray, "height width 3"]:
         part = entry.videos[camera]
         try:
-            picture = self._video(part.path, exact=part.sha256 is not None).picture(part.first + tick)
+            picture = self._file(camera, part).picture(part.first + tick)
         except DataError as error:
             raise DataError(f"episode {entry.index}, camera {camera!r}: {error}") from error
         if picture.shape != shape:
@@ -138,15 +146,19 @@ class VideoFrames:
             )
         return picture
 
-    def _video(self, path: Path, *, exact: bool) -> _Video:
+    def _file(self, camera: str, part: VideoPart) -> _Video | StillFile:
         """The open file, which becomes the most recently used one."""
-        if path in self._open:
-            self._open.move_to_end(path)
+        key = (part.path, camera)
+        if key in self._open:
+            self._open.move_to_end(key)
         else:
             while len(self._open) >= self._limit:
                 self._open.popitem(last=False)[1].close()
-            self._open[path] = _Video(path, self.reader.rate, exact=exact)
-        return self._open[path]
+            if camera in self._stored:
+                self._open[key] = StillFile(self.reader.folder, part.path, self._stored[camera])
+            else:
+                self._open[key] = _Video(part.path, self.reader.rate, exact=part.sha256 is not None)
+        return self._open[key]
 
 
 class _CameraPictures:

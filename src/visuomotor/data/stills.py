@@ -23,7 +23,7 @@ from jaxtyping import UInt8
 from visuomotor.data.features import Feature
 from visuomotor.errors import DataError
 
-__all__ = ["decode_still", "encode_png", "encode_tiff", "read_stills", "still_bytes"]
+__all__ = ["StillFile", "decode_still", "encode_png", "encode_tiff", "read_stills", "still_bytes"]
 
 _TO_RGB = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 _RESTORE = "Restore the file from a copy or collect the data again."
@@ -86,6 +86,53 @@ def read_stills(folder: Path, path: Path, feature: Feature, first: int, count: i
         raise DataError(
             f"{path}: {feature.name!r}: expected rows up to {first + count}, found {row}. {_RESTORE}"
         )
+
+
+class StillFile:
+    """A parquet file of which single pictures are wanted, in any order.
+
+    Args:
+        folder: The data set, within which pictures that are files must lie.
+        path: The parquet file.
+        feature: An image feature.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+
+    def __init__(self, folder: Path, path: Path, feature: Feature) -> None:
+        self._folder, self._path, self._feature = folder, path, feature
+        try:
+            self._file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: cannot be read as parquet ({error}). {_RESTORE}") from error
+        groups = range(self._file.num_row_groups)
+        self._ends = np.cumsum([self._file.metadata.row_group(group).num_rows for group in groups])
+        self._group, self._values = -1, pa.chunked_array([], pa.null())
+
+    def picture(self, row: int) -> np.ndarray:
+        """The picture of a row; see `read_stills`. The row group that it lies in is kept until `forget`."""
+        where = f"{self._path}: row {row}: {self._feature.name!r}"
+        group = int(np.searchsorted(self._ends, row, side="right"))
+        if group == len(self._ends):
+            raise DataError(f"{where}: the file has {self._ends[-1] if group else 0} rows. {_RESTORE}")
+        if group != self._group:
+            try:
+                table = self._file.read_row_group(group, columns=[self._feature.name])
+                self._group, self._values = group, table[self._feature.name]
+            except (pa.ArrowException, OSError, KeyError) as error:
+                raise DataError(f"{where}: cannot be read as parquet ({error}). {_RESTORE}") from error
+        value = self._values[row - int(self._ends[group]) + len(self._values)].as_py()
+        return decode_still(where, still_bytes(where, self._folder, value), self._feature)
+
+    def forget(self) -> None:
+        """Let go of the row group."""
+        self._group, self._values = -1, pa.chunked_array([], pa.null())
+
+    def close(self) -> None:
+        """Close the file."""
+        self.forget()
+        self._file.close()
 
 
 def decode_still(where: str, data: bytes, feature: Feature) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from visuomotor.data.episode import EncodedEpisode, EpisodeRecorder
+from visuomotor.data.video import Settings
 from visuomotor.data.writer import LeRobotWriter
 from visuomotor.types import Camera, Dimension, Observation, Spec
 
@@ -52,14 +53,16 @@ def make_dataset(
     return Path(folder)
 
 
-def make_episode(seed: int, *, ticks: int = 12, phrasings: int = 2) -> EncodedEpisode:
+def make_episode(
+    seed: int, *, ticks: int = 12, phrasings: int = 2, settings: Settings | None = None
+) -> EncodedEpisode:
     """One seeded demonstration; its wording changes from tick to tick among `phrasings`."""
     generator = np.random.default_rng(seed)
     squares = generator.uniform(0.15, 0.85, (2, 2))
     cursor = generator.uniform(0.15, 0.85, 2)
     color = str(generator.choice(list(_COLORS)))
     target = squares[list(_COLORS).index(color)]
-    recorder, gripper = EpisodeRecorder(SPEC), 0.0
+    recorder, gripper = EpisodeRecorder(SPEC, settings=settings), 0.0
     for tick in range(ticks):
         move = np.clip(target - cursor, -0.1, 0.1)
         action = np.array([*move, float(np.abs(target - cursor).max() < 0.05)], np.float32)

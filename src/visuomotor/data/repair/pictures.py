@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def clip_of_stills(damaged: Damaged, folder: Path, feature: Feature, length: int
         length: How many there must be.
 
     Returns:
-        An mp4 file, of the codec that the data set has where that is AV1, else h264.
+        An mp4 file: AV1 where the other videos are, as lerobot joins them packet by packet, else h264.
 
     Raises:
         DataError: A picture is missing or damaged, or there are more of them.
@@ -58,7 +59,8 @@ def clip_of_stills(damaged: Damaged, folder: Path, feature: Feature, length: int
     pictures = (decode_still(str(files[n]), files[n].read_bytes(), feature) for n in range(length))
     height, width, _ = feature.shape
     even = height % 2 == 0 and width % 2 == 0
-    if even and str(feature.info.get("video.codec")).startswith("av1"):
+    if even and _codec(damaged, feature) in ("av1", "libdav1d"):
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; it writes its settings to stderr otherwise
         clip = ClipFile(
             "libsvtav1", {"g": "2", "crf": "30", "preset": "12"}, height, width, "yuv420p", damaged.rate
         )
@@ -68,6 +70,17 @@ def clip_of_stills(damaged: Damaged, folder: Path, feature: Feature, length: int
     camera = Camera(name=feature.name, height=height, width=width)
     settings = VideoSettings(pixels="yuv420p" if even else "yuv444p")
     return encode(pictures, camera, damaged.rate, settings).data
+
+
+def _codec(damaged: Damaged, feature: Feature) -> str:
+    """How the videos of a feature are compressed, as one of them or else info.json tells."""
+    for path in sorted((damaged.folder / "videos").glob(f"chunk-*/{feature.name}/*.mp4")):
+        try:
+            with av.open(str(path)) as container:
+                return str(container.streams.video[0].codec_context.name)
+        except (av.FFmpegError, OSError, IndexError, AttributeError):
+            continue
+    return str(feature.info.get("video.codec"))
 
 
 def video_figures(path: Path, rate: float, count: int, first: int = 0) -> Spread:

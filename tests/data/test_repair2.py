@@ -119,7 +119,7 @@ def assert_episodes(folder: Path, kept: tuple[int, ...], made: tuple[int, ...] =
     for name, feature in before.features.items():
         if not feature.pictures and name not in ("index", "episode_index", "task_index"):
             np.testing.assert_array_equal(after.column(name), before.column(name)[rows], err_msg=name)
-    assert [after.instruction(t) for t in range(len(rows))] == [before.instruction(t) for t in rows]
+    assert [after.instruction(t) for t in range(len(rows))] == [before.instruction(t) for t in rows.tolist()]
     for new, old in enumerate(kept):
         ours = np.stack(list(after.frames(new, "front"))).astype(int)
         theirs = np.stack(list(before.frames(old, "front"))).astype(int)

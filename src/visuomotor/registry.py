@@ -31,6 +31,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "so101": "visuomotor.embodiments.so101:SO101",
         "widowx": "visuomotor.embodiments.widowx:WIDOWX",
     },
+    "backbone": {
+        "dinov2": "visuomotor.backbones.dinov2:load_dinov2",
+        "minilm": "visuomotor.backbones.minilm:load_minilm",
+        "siglip": "visuomotor.backbones.siglip:load_siglip",
+    },
     "expert": {
         "tabletop": "visuomotor.experts.tabletop:TabletopExpert",
     },

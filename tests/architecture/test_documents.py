@@ -75,7 +75,9 @@ def test_every_command_is_in_the_readme_and_has_a_function(command: str) -> None
     assert inspect.getdoc(getattr(commands, command.replace(" ", "_")))
 
 
-@pytest.mark.parametrize("kind", ["policy", "env", "embodiment", "expert", "codec", "executor", "recipe"])
+@pytest.mark.parametrize(
+    "kind", ["policy", "env", "embodiment", "backbone", "expert", "codec", "executor", "recipe"]
+)
 def test_every_registered_name_is_in_the_docs(kind: str) -> None:
     everything = README + "".join(DOCS.values())
     for name in BUILT_IN[kind]:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from visuomotor.errors import CheckpointError
-from visuomotor.nn.weights import Made, load_named, named_weights, nested, unfilled
+from visuomotor.nn.weights import Made, load_named, named_weights, nested, part_of, unfilled
 
 
 class Small(nn.Module):
@@ -78,6 +78,16 @@ def test_one_tensor_may_be_shared_out() -> None:
     weights = {name: value for name, value in given.items() if not name.endswith("bias")}
     load_named(network, weights | {"biases": biases}, where="here", names=names)
     assert torch.equal(torch.cat([network.first.bias, network.second.bias]), biases)
+
+
+def test_fused_weights_are_cut_in_equal_parts() -> None:
+    given, network = random_weights(Small()), Small()
+    names = {name: name for name in given} | {"first.bias": part_of("fused", 1, 3)}
+    del given["first.bias"]
+    load_named(network, given | {"fused": torch.arange(12.0)}, where="here", names=names)
+    assert network.first.bias.tolist() == [4, 5, 6, 7]
+    with pytest.raises(CheckpointError, match=r"'fused': shape \(11,\).*11 rows are not 3 equal parts"):
+        load_named(network, given | {"fused": torch.arange(11.0)}, where="here", names=names)
 
 
 def test_a_failed_load_changes_nothing() -> None:

@@ -16,7 +16,7 @@ from seeded_weights import seeded, seeded_weights
 from torch import Tensor
 
 from visuomotor.generative import diffusion
-from visuomotor.nn.resnet import IMAGENET_MEAN, IMAGENET_STD
+from visuomotor.nn.pictures import IMAGENET_MEAN, IMAGENET_STD
 from visuomotor.nn.weights import Made
 from visuomotor.policies.diffusion import DiffusionConfig, DiffusionPolicy
 from visuomotor.policies.released.diffusion import load_released, released_names

@@ -5,47 +5,29 @@ Entries are named as in torchvision's state dicts. Source: He et al. (2016), tab
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from visuomotor.errors import unknown_name
 from visuomotor.nn.weights import load_named
 
 __all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "FrozenBatchNorm",
     "Norm",
     "ResNet18",
     "load_resnet18",
-    "standardize_pictures",
 ]
 
 Norm = Literal["frozen", "group"]
 """Batch norm whose numbers are never trained, or group norm with 16 channels a group."""
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Of the red, green and blue of ImageNet, in [0, 1]."""
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of the red, green and blue of ImageNet, in [0, 1]."""
 IN_GROUP = 16  # channels a group
 STAGES = 4
 BLOCKS = 2  # of each stage
-
-
-def standardize_pictures(
-    pixels: UInt8[Tensor, "frame height width 3"],
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-) -> Float[Tensor, "frame 3 height width"]:
-    """Pixels by the mean and spread of ImageNet, as pretrained networks expect them, or by others."""
-    center, spread = (torch.tensor(numbers, device=pixels.device) for numbers in (mean, std))
-    # The answer keeps the order of the pixels in memory (channels last), which convolutions like best.
-    return torch.addcmul(-center / spread, pixels.float(), 1 / (255 * spread)).permute(0, 3, 1, 2)
 
 
 class FrozenBatchNorm(nn.Module):

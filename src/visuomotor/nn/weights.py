@@ -8,11 +8,12 @@ is one spelling or several, and a spelling is a name or a rule that makes our we
 from __future__ import annotations
 
 import difflib
-from collections import Counter
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import Any, TypeAlias
 
 import torch
@@ -21,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from visuomotor.errors import CheckpointError
 
-__all__ = ["Made", "Names", "Spelling", "load_named", "named_weights", "nested", "unfilled"]
+__all__ = ["Made", "Names", "Spelling", "load_named", "named_weights", "nested", "part_of", "unfilled"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,23 @@ def nested(names: Names, ours: str, theirs: str | Sequence[str]) -> dict[str, tu
         ours + name: tuple(_behind(front, each) for front in fronts for each in _spellings(entry))
         for name, entry in names.items()
     }
+
+
+def part_of(name: str, part: int, parts: int) -> Made:
+    """One of several equal parts of a foreign weight along its first axis, as of fused projections.
+
+    Args:
+        name: Foreign name.
+        part: Which, from 0.
+        parts: How many there are.
+    """
+
+    def cut(whole: Tensor) -> Tensor:
+        if len(whole) % parts:
+            raise ValueError(f"{len(whole)} rows are not {parts} equal parts")
+        return whole.chunk(parts)[part]
+
+    return Made((name,), cut)
 
 
 def _behind(front: str, spelling: Spelling) -> Spelling:
@@ -149,19 +167,16 @@ def _choose(
     there = set(weights)
     table = {name: _spellings(names[name]) for name in own}
     chosen: dict[str, Spelling] = {}
-    places: Counter[int] = Counter()
     for name, spellings in table.items():
-        for place, spelling in enumerate(spellings):
-            if there.issuperset(_of(spelling)):
-                chosen[name] = spelling
-                places[place] += 1
-                break
-    usual = places.most_common(1)[0][0] if places else 0  # how this file seems to spell
+        found = [spelling for spelling in spellings if there.issuperset(_of(spelling))]
+        if found:
+            chosen[name] = found[0]
+    ordered = sorted(there)
     missing = sorted(
         {
             foreign
             for name in table.keys() - chosen.keys()
-            for foreign in _of(table[name][min(usual, len(table[name]) - 1)])
+            for foreign in _of(max(table[name], key=lambda spelling: _likeness(spelling, ordered)))
             if foreign not in there
         }
     )
@@ -248,6 +263,17 @@ def _of(spelling: Spelling) -> tuple[str, ...]:
 def _value(spelling: Spelling, weights: Mapping[str, Tensor]) -> Tensor:
     given = [weights[name] for name in _of(spelling)]
     return given[0] if isinstance(spelling, str) else spelling.by(*given)
+
+
+def _likeness(spelling: Spelling, ordered: Sequence[str]) -> int:
+    """How many letters a spelling begins with that a name of the file also begins with."""
+    longest = 0
+    for name in _of(spelling):
+        place = bisect_left(ordered, name)
+        for neighbor in ordered[max(place - 1, 0) : place + 1]:
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(name, neighbor))
+            longest = max(longest, len(list(same)))
+    return longest
 
 
 def _equal(weights: Mapping[str, Tensor], spelling: Spelling, other: str) -> bool:

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from visuomotor.nn.pictures import IMAGENET_MEAN, IMAGENET_STD, standardize_pictures
 from visuomotor.nn.pooling import SpatialSoftArgmax
-from visuomotor.nn.resnet import IMAGENET_MEAN, IMAGENET_STD, Norm, ResNet18, standardize_pictures
+from visuomotor.nn.resnet import Norm, ResNet18
 
 __all__ = ["POINTS", "SEEN", "PointEye", "cropped"]
 

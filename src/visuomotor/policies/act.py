@@ -46,7 +46,8 @@ from visuomotor.errors import CheckpointError, unknown_name
 from visuomotor.generative import cvae
 from visuomotor.losses import Loss, Term
 from visuomotor.nn.detr import DecoderLayer, EncoderLayer, sine_grid, sine_table
-from visuomotor.nn.resnet import Norm, ResNet18, standardize_pictures
+from visuomotor.nn.pictures import standardize_pictures
+from visuomotor.nn.resnet import Norm, ResNet18
 from visuomotor.nn.weights import load_named
 from visuomotor.perception.bodies import BodyTable
 from visuomotor.perception.geometry import every_camera

@@ -15,6 +15,7 @@ import torch
 from visuomotor.backbones.generation import generate
 from visuomotor.backbones.language import load_language_model
 from visuomotor.backbones.language_model import LanguageModel
+from visuomotor.nn.mixture import Segment, run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers", reason="needs the extra [test]")
@@ -165,3 +166,48 @@ def test_older_keys_of_a_config_are_understood(tmp_path) -> None:
             older["rope_scaling"].pop("rope_theta", None)
         (folder / "config.json").write_text(json.dumps(stated | older))
         assert load_language_model(folder).config == config
+
+
+def seeing(kind: str):
+    """A small model of transformers that also sees."""
+    text = {**SIZES, "vocab_size": 60, "num_key_value_heads": 1}
+    eyes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if kind == "PaliGemma":
+        config = transformers.PaliGemmaConfig(
+            text_config={**text, "model_type": "gemma"},
+            vision_config={**eyes, "model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14},
+            projection_dim=24,
+            image_token_id=59,
+        )
+        return transformers.PaliGemmaForConditionalGeneration(config)
+    if kind == "Gemma3":
+        config = transformers.Gemma3Config(
+            text_config={**text, "model_type": "gemma3_text", "sliding_window": 5},
+            vision_config={**eyes, "model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14},
+            mm_tokens_per_image=4,
+            image_token_index=59,
+        )
+        return transformers.Gemma3ForConditionalGeneration(config)
+    config = transformers.SmolVLMConfig(
+        text_config={**text, "model_type": "llama", "head_dim": 6},
+        vision_config={**eyes, "image_size": 28, "patch_size": 14},
+        image_token_id=59,
+        scale_factor=2,
+    )
+    return transformers.SmolVLMForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("kind", ["PaliGemma", "Gemma3", "SmolVLM"])
+@torch.no_grad()
+def test_the_language_model_inside_one_that_also_sees_is_read(tmp_path, kind) -> None:
+    torch.manual_seed(0)
+    oracle = seeing(kind).eval()
+    oracle.save_pretrained(tmp_path)
+    inner = oracle.model.text_model if kind == "SmolVLM" else oracle.model.language_model
+    ours = load_language_model(tmp_path)
+    given = ids(2, 9)
+    expected = inner(input_ids=given).last_hidden_state
+    causal = kind != "PaliGemma"  # its tokens see each other both ways
+    (found,), _ = run([ours.decoder], [Segment(tokens=ours.embed(given), causal=causal)])
+    assert_near(found, expected)
+    assert_near(ours.score(found), oracle.lm_head(expected))

@@ -64,7 +64,7 @@ def gguf_config(gguf: GGUF) -> LanguageModelConfig:
         head_width=gguf.value("llama.rope.dimension_count", int, width // max(heads, 1)),
         mlp_width=gguf.value("llama.feed_forward_length", int),
         rope_base=gguf.value("llama.rope.freq_base", float, 10_000.0),
-        norm_eps=gguf.value("llama.attention.layer_norm_rms_epsilon", float),
+        norm_eps=float(f"{gguf.value('llama.attention.layer_norm_rms_epsilon', float):.6g}"),  # was float32
     )
     words = gguf.tensors.get("token_embd.weight")
     if words is None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": "measure a policy in unseen scenes, with probes, videos and a report",
     "compare": "train and evaluate policies on equal terms, or compare evaluations, scene by scene",
     "policies": "list policy families",
+    "models": "list published models: size, license, what they need, whether they are at hand",
     "envs": "list environments with their tasks, suites, bodies and worlds",
     "recipes": "list recipes",
     "doctor": "check this machine, or a checkpoint",

@@ -32,6 +32,7 @@ __all__ = [
     "envs",
     "evaluate",
     "merge",
+    "models",
     "policies",
     "recipes",
     "train",
@@ -244,6 +245,31 @@ def _first_line(part: Any) -> str:
 def policies(words: Words, prog: str) -> Report:
     """Policy families."""
     return _list("policy", words, prog)
+
+
+def models(words: Words, prog: str) -> Report:
+    """Published models that can be loaded, and which of them are at hand."""
+    from visuomotor.backbones.catalog import catalog
+
+    parse(_Nothing, words, prog)
+    found = catalog()
+    table(
+        [
+            ("", "turns", "parameters", "GB (bf16)", "license", "at hand, or what it needs"),
+            *(
+                (
+                    name,
+                    entry["kind"],
+                    f"{entry['parameters']:,}",
+                    f"{entry['gigabytes']:.2f}",
+                    entry["license"],
+                    entry["needs"] if entry["here"] is None else "at hand",
+                )
+                for name, entry in found.items()
+            ),
+        ]
+    )
+    return {"model": found}
 
 
 def envs(words: Words, prog: str) -> Report:

@@ -88,7 +88,8 @@ def load_language_model(
         gguf = read_gguf(path)
         config = gguf_config(gguf)
         return build(config, gguf_weights(gguf, config), where=str(path), dtype=dtype, device=device)
-    config = config_from_published(read_config(path), str(path / "config.json"))
+    stated = (path if path.is_dir() else path.parent) / "config.json"
+    config = config_from_published(read_config(path), str(stated))
     return build(config, open_tensors(path), where=str(path), dtype=dtype, device=device, unused=EYES)
 
 

@@ -273,23 +273,25 @@ def sample(
         promised: First actions that stay clean at every step, for a network that learned so.
     """
     points = noise
-    steps = rungs.step.to(noise.device)
-    for row, (keep, said, to_clean, to_noisy, to_out, spread) in enumerate(rungs.rows):
+    visited = rungs.step.to(noise.device)[:, None].expand(-1, len(noise)).unbind()
+    for step, (keep, said, to_clean, to_noisy, to_out, spread) in zip(visited, rungs.rows, strict=True):
         if promised is not None:
             points = torch.cat([promised, points[:, promised.shape[1] :]], dim=1)
-        out = predict(points, steps[row].expand(len(points)))
-        clean = points * keep + out * said
+        out = predict(points, step)
+        # Everything is divided by `keep`, and multiplied by it afterwards: a product less. It is 0, and `said`
+        # is 1, where the clean chunk is predicted.
+        clean = torch.add(points, out, alpha=said / keep) if keep else out
         if clip is not None:
-            clean = clean.clamp_(-clip, clip) if not clean.requires_grad else clean.clamp(-clip, clip)
-        following = to_clean * clean
+            clean = clean.clamp(-clip / (keep or 1), clip / (keep or 1))
+        following = clean * (to_clean * (keep or 1))
         if to_noisy:
-            following = following.add(points, alpha=to_noisy)
+            following.add_(points, alpha=to_noisy)
         if to_out:
-            following = following.add(out, alpha=to_out)
+            following.add_(out, alpha=to_out)
         if spread:
             home = noise.device if generator is None else generator.device
             fresh = torch.randn(noise.shape, generator=generator, device=home).to(noise)
-            following = following.add(fresh, alpha=spread)
+            following.add_(fresh, alpha=spread)
         points = following
     if promised is not None:
         points = torch.cat([promised, points[:, promised.shape[1] :]], dim=1)

@@ -157,7 +157,7 @@ class Bench:
             alternate(self.times, self.args.rounds, sides, calls)
 
     def act(self) -> None:
-        """Latency and training step of ACT."""
+        """Latency of ACT, and its training step."""
         cameras = self.args.cameras
         spec = spec_of(cameras, (480, 640), 14, 14)
         policy = ACT(ACTConfig.lerobot(), {"bench": spec}).eval()
@@ -167,9 +167,19 @@ class Bench:
         self.show("act", as_lerobot(batch, IMAGENET_MEAN, IMAGENET_STD))
         with torch.inference_mode():
             self.compare("act", policy.act(batch).actions)
+        if self.args.only == "act_train":
+            self.train(policy, spec)
+            return
+        with torch.inference_mode():
             self.turns("act_latency", lambda: policy.act(batch), 2, "chunk", kind="act")
         if self.args.compile:
             self.compiled(policy, batch)
+        if self.args.only != "act_latency":
+            self.train(policy, spec)
+        self.peer("forget", kind="act")
+
+    def train(self, policy: ACT, spec: Spec) -> None:
+        """A training step of ACT."""
         lesson = batch_of(spec, 8, 1, 100, self.generator)
         assert lesson.actions is not None
         padded = torch.zeros(8, 100, dtype=torch.bool)
@@ -184,7 +194,6 @@ class Bench:
             optimizer_step, policy, [lesson], optimizer, rate=1e-5, numbers=(0,), config=config, check=False
         )
         self.turns("act_train", step, 1, "train")
-        self.peer("forget", kind="act")
 
     def compiled(self, policy: ACT, batch: Batch) -> None:
         """Our latency through torch.compile, which is an option of the agent."""
@@ -235,7 +244,9 @@ def main() -> None:
     parser.add_argument(
         "--lerobot", default=os.environ.get("LEROBOT_PYTHON"), help="its Python; or $LEROBOT_PYTHON"
     )
-    parser.add_argument("--only", choices=("act", "diffusion"), help="measure only this")
+    parser.add_argument(
+        "--only", choices=("act_latency", "act_train", "diffusion"), help="measure this alone"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cameras", type=int, default=1, help="of ACT")
     parser.add_argument("--compile", action="store_true", help="measure ours through torch.compile as well")
@@ -256,7 +267,7 @@ def main() -> None:
         bench.plain()
         if args.only != "diffusion":
             bench.act()
-        if args.only != "act":
+        if args.only in (None, "diffusion"):
             bench.diffusion()
     report(bench, args, [round(load, 1), round(os.getloadavg()[0], 1)])
 

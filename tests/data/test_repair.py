@@ -68,6 +68,23 @@ def test_tables_without_footers_are_read_again(killed, tmp_path):
     assert before == {p: p.read_bytes() for p in killed.rglob("*") if p.is_file()}
 
 
+def test_pictures_of_an_episode_without_rows_are_told(killed, tmp_path):
+    """lerobot keeps rows in memory and pictures on disk until the episode is saved."""
+    place = killed / "images/observation.images.front/episode-000004"
+    place.mkdir(parents=True)
+    (place / "frame-000000.png").write_bytes(b"")
+    (lost,) = repair(killed, tmp_path / "out").lost
+    assert lost == "episode 4: pictures of 'observation.images.front', but its rows were never written"
+
+
+def test_words_that_are_lost_are_learned_from_the_index(tmp_path):
+    folder = Path(shutil.copytree(GOLDEN / "videos/set", tmp_path / "killed"))
+    (folder / "meta/tasks.parquet").write_bytes(b"PAR1")
+    report = repair(folder, tmp_path / "out")
+    assert "2 tasks from the index of episodes" in report.recovered
+    assert_same_ticks(tmp_path / "out", 18)
+
+
 def test_a_cut_row_group_costs_its_episode_only(killed, tmp_path):
     path = killed / DATA
     path.write_bytes(path.read_bytes()[:-40])

@@ -26,7 +26,7 @@ from visuomotor.data.repair.parts import (
     renumber,
     rows_fault,
 )
-from visuomotor.data.repair.pictures import still_figures, video_figures
+from visuomotor.data.repair.pictures import left_pictures, still_figures, video_figures
 from visuomotor.data.stats import Spread, merge, plain
 from visuomotor.data.tables import load_json, read_parquet
 from visuomotor.data.version3 import read_texts
@@ -65,6 +65,11 @@ def repair_version3(damaged: Damaged, target: Path) -> None:
             damaged.report.lost.append(f"episode {episode.number}: {fault}")
         else:
             sound.append(episode)
+    for number, names in left_pictures(damaged.folder).items():
+        if all(episode.number != number for episode in found):
+            damaged.report.lost.append(
+                f"episode {number}: pictures of {', '.join(names)}, but its rows were never written"
+            )
     cut: set[Path] = set()
     episodes = _with_pictures(damaged, sound, found, known, cut)
     if episodes:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
+from operator import attrgetter
+from typing import Any
 
 import pytest
 
@@ -8,14 +11,18 @@ from visuomotor.backbones import catalog
 from visuomotor.backbones.catalog import MODELS, find_here
 from visuomotor.cli import main
 from visuomotor.nn.weights import unfilled
-from visuomotor.registry import lookup
+
+
+def named(path: str) -> Any:
+    module, _, names = path.partition(":")
+    return attrgetter(names)(import_module(module))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_can_be_built_and_has_the_count_that_is_stated(name) -> None:
     model = MODELS[name]
     with unfilled():
-        network = lookup("policy", model.network)(lookup("policy", model.config)())
+        network = named(model.network)(named(model.config)())
     assert sum(weight.numel() for weight in network.parameters()) == model.parameters
 
 

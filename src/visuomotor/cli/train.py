@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -46,6 +47,10 @@ class _Train:
     """Pictures decoded once into a cache (JPEG where the disk is short, or as chosen), or from the videos."""
     workers: int = 0
     """Processes that prepare batches; they pay with --frames videos, on more cores than the network uses."""
+    parallel: Literal["ddp", "fsdp"] | None = None
+    """Under torchrun: each process has all weights ("ddp", if none), or a share of each ("fsdp")."""
+    shard: tuple[str, ...] = ()
+    """With fsdp: modules whose weights are gathered and freed one after the other, such as "*.layers"."""
     policy: Any
     """Config of the recipe's policy family."""
     training: Any
@@ -56,6 +61,7 @@ def train(words: Words, prog: str) -> Report:
     """Learn from data sets."""
     from visuomotor.data.meaning import load_meanings
     from visuomotor.study.parts import training_progress
+    from visuomotor.training.group import is_first
     from visuomotor.training.run import train_from_folder
 
     name, recipe = _recipe_to_train(words)
@@ -64,7 +70,7 @@ def train(words: Words, prog: str) -> Report:
     if not args.data:
         raise ValueError("expected at least one data set: visuomotor train FOLDER ... --out OUT")
     meanings = load_meanings(args.spec, args.data)
-    with Bars() as bars:
+    with Bars() if is_first() else nullcontext() as bars:
         report = train_from_folder(
             args.data,
             out=args.out,
@@ -80,10 +86,14 @@ def train(words: Words, prog: str) -> Report:
             workers=args.workers,
             begin=args.begin,
             fresh=args.fresh,
-            begun=_tell_beginning,
-            progress=training_progress(bars),
+            parallel=args.parallel,
+            shard=args.shard,
+            begun=_tell_beginning if bars else None,
+            progress=training_progress(bars) if bars else None,
             preparing=bars,
         )
+    if not bars:  # the first of several processes speaks for all
+        return report.to_json()
     print(f"{report.step} steps, {report.parameters:,} parameters, loss {report.loss}")
     print(f"checkpoint: {args.out}")
     return save_report(args.out, report.to_json())

@@ -81,6 +81,8 @@ class Loader:
         workers: Processes that prepare batches ahead, two each, instead of that thread; 0 for none. They
             pay where a batch costs more than the network needs for it, as when pictures are decoded
             from videos, and where there are cores for them. The batches are the same.
+        stride: How far apart the numbers are that are asked for one after the other: as many as there are
+            processes that share them.
     """
 
     def __init__(
@@ -95,12 +97,14 @@ class Loader:
         weights: Mapping[str, float] | None = None,
         prefetch: int = 0,
         workers: int = 0,
+        stride: int = 1,
     ) -> None:
-        if batch_size < 1 or prefetch < 0 or workers < 0:
+        if batch_size < 1 or prefetch < 0 or workers < 0 or stride < 1:
             raise ValueError(
-                f"loader: expected batch_size >= 1, prefetch >= 0 and workers >= 0, got {batch_size}, "
-                f"{prefetch} and {workers}."
+                f"loader: expected batch_size >= 1, prefetch >= 0, workers >= 0 and stride >= 1, got "
+                f"{batch_size}, {prefetch}, {workers} and {stride}."
             )
+        self.stride = stride
         self.windows = tuple(windows) if isinstance(windows, Sequence) else (windows,)
         self.pipelines = pipelines
         for part in self.windows:
@@ -142,7 +146,7 @@ class Loader:
         if self._pool is None:
             return self._make(step)
         future = self._ahead.pop(step, None)
-        wanted = range(step + 1, step + 1 + self._prefetch)
+        wanted = range(step + self.stride, step + 1 + self.stride * self._prefetch, self.stride)
         for old in [known for known in self._ahead if known not in wanted]:
             self._ahead.pop(old).cancel()
         if future is None:

@@ -35,7 +35,8 @@ class Workers:
     """Batches of arrays, prepared by several processes.
 
     Args:
-        loader: Has `arrays(step)`, and everything it needs can be pickled.
+        loader: Has `arrays(step)`, and everything it needs can be pickled. Its `stride`, if it has one, says
+            how far apart the steps are that are asked for one after the other.
         count: Processes.
 
     Raises:
@@ -45,6 +46,7 @@ class Workers:
     def __init__(self, loader: Any, count: int) -> None:
         if os.name == "nt":
             raise ValueError("workers: they need POSIX; leave workers=0 on Windows.")
+        self._stride = int(getattr(loader, "stride", 1))
         common = Slot(open_slot())
         try:
             task = _packed(loader, common)
@@ -64,7 +66,7 @@ class Workers:
         Raises:
             WorkerDied: A process ended, killed for its memory, for example.
         """
-        coming = range(step, step + _AHEAD * len(self._workers))
+        coming = range(step, step + self._stride * _AHEAD * len(self._workers), self._stride)
         for worker in self._workers:
             worker.forget(coming)
         for wanted in coming:

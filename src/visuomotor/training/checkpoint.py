@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from visuomotor.agent.config import differences, to_plain
 from visuomotor.agent.disk import (
     CHECKPOINT,
@@ -36,13 +38,12 @@ from visuomotor.agent.weights import put_weights, read_tensors, write_tensors
 from visuomotor.errors import CheckpointError
 from visuomotor.policies.base import Policy
 from visuomotor.training.config import TrainConfig
-from visuomotor.training.optim import Average, Optimizer
 from visuomotor.types import Stats
 
 if TYPE_CHECKING:
     from visuomotor.text.sentences import SentenceCache
 
-__all__ = ["Subject", "last_step", "open_run", "refuse_foreign", "restore", "save"]
+__all__ = ["Saved", "Subject", "last_step", "open_run", "refuse_foreign", "restore", "save"]
 
 FORMAT = 1
 TRAINING = "training.json"
@@ -155,16 +156,37 @@ def _start(folder: Path, identity: Mapping[str, Any]) -> None:
     sync(folder)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What a checkpoint of a run holds beside the weights.
+
+    Attributes:
+        state: Content of state.json.
+        average: Every weight by name, averaged.
+        moments: What the optimizer remembers.
+        where: The file of the moments, for messages.
+    """
+
+    state: Mapping[str, Any]
+    average: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+    where: Path
+
+
 def save(
-    folder: Path, subject: Subject, optimizer: Optimizer, average: Average, state: Mapping[str, Any]
+    folder: Path,
+    subject: Subject,
+    average: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
+    state: Mapping[str, Any],
 ) -> None:
     """Put a new checkpoint in the place of the last one, which survives whatever goes wrong.
 
     Args:
         folder: Of the run.
-        subject: What is trained.
-        optimizer: Its moments are kept.
-        average: Moving average of the weights.
+        subject: What is trained, with float32 weights.
+        average: Moving average of every weight, by name.
+        moments: State of the optimizer.
         state: Plain data for state.json, with "step" and "seed".
 
     Raises:
@@ -186,12 +208,12 @@ def save(
                 part,
                 policy,
                 subject.stats,
-                average=average.weights,
+                average=average,
                 sentences=subject.sentences,
                 instruction=subject.instruction,
             )
             (part / "train_state").mkdir()
-            write_tensors(part / "train_state" / "optimizer.safetensors", optimizer.state)
+            write_tensors(part / "train_state" / "optimizer.safetensors", moments)
             write_json(part / "train_state" / "state.json", state)
             seal(part, provenance)
             check_saved(part, subject.sentences)
@@ -213,8 +235,8 @@ def last_step(folder: Path) -> int | None:
     return int(read_json(place / "train_state" / "state.json")["step"])
 
 
-def restore(folder: Path, subject: Subject, optimizer: Optimizer, average: Average) -> dict[str, Any] | None:
-    """Bring policy, optimizer and average to the last checkpoint of a run; gives its state.json.
+def restore(folder: Path, subject: Subject) -> Saved | None:
+    """Bring the policy to the last checkpoint of a run; gives the rest of it.
 
     None, and nothing is changed, if the run has no checkpoint yet.
     """
@@ -226,12 +248,11 @@ def restore(folder: Path, subject: Subject, optimizer: Optimizer, average: Avera
     model, smooth = place / "model.safetensors", place / "ema.safetensors"
     pipelines = {key: policy.transforms(key, subject.stats[key], subject.sentences) for key in policy.bodies}
     put_weights(policy, read_tensors(model), str(model))
-    average.restore(read_tensors(smooth))
     check_golden(place, policy, pipelines, "model", thorough=False)
     moments = place / "train_state" / "optimizer.safetensors"
-    try:
-        optimizer.restore(read_tensors(moments))
-    except KeyError as missing:
-        raise CheckpointError(f"{moments}: {missing} is missing. Copy the whole run again.") from missing
-    state: dict[str, Any] = read_json(place / "train_state" / "state.json")
-    return state
+    return Saved(
+        state=read_json(place / "train_state" / "state.json"),
+        average=read_tensors(smooth),
+        moments=read_tensors(moments),
+        where=moments,
+    )

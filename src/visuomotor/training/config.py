@@ -9,6 +9,7 @@ from typing import get_args
 
 from visuomotor.errors import unknown_name
 from visuomotor.nn.lora import LoRAConfig
+from visuomotor.training.moved import WeightType
 from visuomotor.training.step import Precision
 
 __all__ = ["TrainConfig"]
@@ -40,6 +41,9 @@ class TrainConfig:
     """How much of the moving average of the weights is kept at each step."""
     precision: Precision = "fp32"
     """Arithmetic of the network: "fp32", "bf16" (weights stay in float32), or "auto", the faster one here."""
+    weight_type: WeightType = "float32"
+    """What the network holds its matrices in: "bfloat16", with float32 masters behind them, asks for
+    precision "bf16"; vectors, and everything on disk, are float32."""
     seed: int = 0
     """Of the first weights, the order of the data and all noise."""
     save_every: int = 500
@@ -64,6 +68,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise unknown_name("precision", self.precision, get_args(Precision))
+        if self.weight_type not in get_args(WeightType):
+            raise unknown_name("weight_type", self.weight_type, get_args(WeightType))
         for name in ("steps", "batch_size", "accumulate", "save_every", "log_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training: {name} must be at least 1, got {getattr(self, name)}.")

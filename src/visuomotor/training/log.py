@@ -17,7 +17,7 @@ from visuomotor.errors import DataError
 from visuomotor.policies.base import Term
 from visuomotor.training.events import EventWriter
 
-__all__ = ["Log", "Meter", "read_log"]
+__all__ = ["Log", "Meter", "Silence", "read_log"]
 
 LOG = "log.jsonl"
 
@@ -135,3 +135,26 @@ class Log:
         """Finish both files."""
         self._file.close()
         self._events.close()
+
+
+class Silence:
+    """The log of a process that does not write one; it knows the last line all the same.
+
+    Args:
+        folder: Of the run.
+        step: Up to which its lines count.
+    """
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        lines = [line for line in read_log(folder) if line["step"] <= step]
+        self.last: dict[str, Any] = lines[-1] if lines else {}
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Remember a line."""
+        self.last = dict(line)
+
+    def sync(self) -> None:
+        """Nothing to bring to the disk."""
+
+    def close(self) -> None:
+        """Nothing to finish."""

@@ -11,20 +11,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 
-from visuomotor.agent.weights import borrow, named_weights
-from visuomotor.errors import VisuomotorError
+from visuomotor.errors import CheckpointError, VisuomotorError
 from visuomotor.policies.base import Policy
-from visuomotor.training.checkpoint import Subject, open_run, restore, save
+from visuomotor.training.checkpoint import Saved, Subject, open_run, restore, save
 from visuomotor.training.config import TrainConfig
+from visuomotor.training.group import Alone, Group
 from visuomotor.training.interrupt import Interrupt, watch_signals
-from visuomotor.training.log import Log, Meter
+from visuomotor.training.log import Log, Meter, Silence
 from visuomotor.training.optim import Average, Optimizer, learning_rate
 from visuomotor.training.recompute import Recomputed, recomputing
 from visuomotor.training.selection import choose_trained, learning
@@ -127,6 +127,7 @@ def train(
     validation: Sequence[Batch] = (),
     progress: Callable[[Progress], None] | None = None,
     device: str | torch.device = "cpu",
+    group: Group | None = None,
     resume: bool = True,
 ) -> TrainReport:
     """Train `policy` in place and leave a checkpoint folder, going on if the run has been started before.
@@ -144,7 +145,9 @@ def train(
         origin: What is known of the weights that `policy` begins with (`visuomotor.training.begin`).
         validation: Batches of held-out episodes.
         progress: Called after every step.
-        device: Where to compute.
+        device: Where to compute; the device of `group` if there is one.
+        group: The processes that train together; this one alone if None. Each calls `train` with equal
+            arguments.
         resume: Whether a run that is there already may be resumed; if not, it is refused.
 
     Raises:
@@ -152,8 +155,11 @@ def train(
         Diverged: The loss is not finite; the state before that step is saved.
         TrainInterrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    device = torch.device(device)
+    group = group or Alone(device)
+    device = group.device
+    group.parts(config.accumulate)  # can they be shared?
     config = replace(config, precision=choose_precision(config.precision, device))
+    _check_types(config)
     policy.to(device)
     subject = Subject(
         policy=policy,
@@ -167,16 +173,36 @@ def train(
     choose_trained(policy, config)
     learning(policy)
     with (
-        open_run(Path(folder), subject.identity(config), resume=resume),
+        _taken(Path(folder), subject.identity(config), group, resume=resume),
         _quiet_globals(config, device),
         watch_signals() as interrupt,
-        recomputing(policy, config.recompute) as recomputed,
     ):
-        run = _Run(subject, loader, config, Path(folder), device, validation)
+        run = _Run(subject, loader, config, Path(folder), group, validation)
         try:
-            return run.go(interrupt, recomputed, progress)
+            with recomputing(policy, config.recompute) as recomputed:
+                return run.go(interrupt, recomputed, progress)
         finally:
             run.log.close()
+
+
+def _check_types(config: TrainConfig) -> None:
+    """Raise `ValueError` unless weights and arithmetic go together on this device."""
+    if config.weight_type == "bfloat16" and config.precision != "bf16":
+        raise ValueError(
+            'training: weight_type="bfloat16" needs precision="bf16"; here the network would compute in '
+            'float32. Set precision="bf16", or leave weights in float32.'
+        )
+
+
+@contextmanager
+def _taken(folder: Path, identity: Mapping[str, Any], group: Group, *, resume: bool) -> Iterator[None]:
+    """The folder of the run, taken by the first process before the others go on."""
+    with ExitStack() as stack, group.in_turn():
+        if group.rank == 0:
+            stack.enter_context(open_run(folder, identity, resume=resume))
+        held = stack.pop_all()
+    with held:
+        yield
 
 
 def _check_weights(policy: Policy) -> None:
@@ -214,22 +240,27 @@ class _Run:
         loader: Batches,
         config: TrainConfig,
         folder: Path,
-        device: torch.device,
+        group: Group,
         validation: Sequence[Batch],
     ) -> None:
         self.subject, self.loader, self.config, self.folder = subject, loader, config, folder
-        self.device, self.validation = device, validation
+        self.group, self.device, self.validation = group, group.device, validation
         policy = subject.policy
+        saved = restore(folder, subject)
+        self.learner, self.moved = group.prepare(policy, config.weight_type)
         self.optimizer = Optimizer(
             policy,
             weight_decay=config.weight_decay,
             betas=config.betas,
             kernel_rate=config.kernel_rate,
+            weights=self.moved.weights,
         )
-        self.average = Average(policy, config.ema_decay)
-        self.meter = Meter(device)
+        self.average = Average(policy, config.ema_decay, self.moved.weights)
+        self.meter = Meter(self.device)
         self.rate = 0.0
-        state = restore(folder, subject, self.optimizer, self.average)
+        state = None if saved is None else saved.state
+        if saved is not None:
+            self._go_on(saved)
         self.resumed_from = None if state is None else int(state["step"])
         self.step = self.resumed_from or 0
         self.saved = self.resumed_from
@@ -238,7 +269,20 @@ class _Run:
             self.meter.restore(state["meter"])
         self.began = time.perf_counter()
         self.mark = (self.began, self.step)
-        self.log = Log(folder, step=self.step)
+        self.log: Log | Silence = (Silence if group.rank else Log)(folder, step=self.step)
+
+    def _go_on(self, saved: Saved) -> None:
+        """Bring average and optimizer to where a checkpoint was."""
+        share = self.moved.share
+        try:
+            self.average.restore({name: share(name, saved.average[name]) for name in self.moved.weights})
+            self.optimizer.restore(
+                {path: share(path.partition("/")[2], saved.moments[path]) for path in self.optimizer.state}
+            )
+        except KeyError as missing:
+            raise CheckpointError(
+                f"{saved.where}: {missing} is missing. Copy the whole run again."
+            ) from missing
 
     @property
     def seconds(self) -> float:
@@ -260,7 +304,7 @@ class _Run:
                 self._write_line(validate=True)
             if progress is not None:
                 progress(self._progress())
-            asked = interrupt.asked
+            asked = self.group.any(interrupt.asked)
             if last or asked or self.step % self.config.save_every == 0:
                 self._save()
             if asked and not last:
@@ -273,14 +317,17 @@ class _Run:
         due = (self.step + 1) % config.log_every == 0 or (self.step + 1) % config.save_every == 0
         check = self.device.type == "cpu" or due or self.step + 1 == config.steps
         first = self.step * config.accumulate
-        batches = (self.loader.batch(first + part).to(self.device) for part in range(config.accumulate))
+        parts = self.group.parts(config.accumulate)
+        batches = (self.loader.batch(first + part).to(self.device) for part in parts)
         self.rate = learning_rate(
             self.step, peak=config.learning_rate, warmup=config.warmup, steps=config.steps
         )
         losses = optimizer_step(
-            self.subject.policy,
+            self.learner,
             batches,
             self.optimizer,
+            moved=self.moved,
+            group=self.group,
             rate=self.rate,
             numbers=(config.seed, self.step),
             config=config,
@@ -294,8 +341,8 @@ class _Run:
 
     def _stop_diverged(self, losses: Losses) -> None:
         """Save what was before the step, if it is sound, and raise."""
-        weights = named_weights(self.subject.policy).values()
-        if self.saved != self.step and all(bool(weight.isfinite().all()) for weight in weights):
+        spoiled = any(not bool(weight.isfinite().all()) for weight in self.moved.weights.values())
+        if not self.group.any(spoiled) and self.saved != self.step:
             self._save()
         kept = "No state is saved." if self.saved is None else f"The state after step {self.saved} is saved."
         means = {name: float(term.sum) / max(float(term.count), 1.0) for name, term in losses.terms.items()}
@@ -328,12 +375,13 @@ class _Run:
         """Mean of each term over the held-out batches, with averaged weights and always the same noise."""
         policy, sums = self.subject.policy, Meter(self.device)
         policy.eval()
-        with borrow(policy, self.average.weights):
+        with self.average.lent():
+            self.moved.publish()
             for number, batch in enumerate(self.validation):
-                loss = forward(
-                    policy, batch.to(self.device), (self.config.seed, number, 0, 1), self.config.precision
-                )
+                numbers = (self.config.seed, number, 0, 1)
+                loss = forward(self.learner, batch.to(self.device), numbers, self.config.precision)
                 sums.add(loss.terms, torch.zeros((), device=self.device))
+        self.moved.publish()
         learning(policy)
         means = sums.means()
         return {"loss": means["loss"], **means["terms"]}
@@ -348,7 +396,9 @@ class _Run:
             "seconds": round(self.seconds, 3),
             "meter": self.meter.to_json(),
         }
-        save(self.folder, self.subject, self.optimizer, self.average, state)
+        with self.moved.whole(self.average, self.optimizer) as (policy, average, moments):
+            if self.group.rank == 0:
+                save(self.folder, replace(self.subject, policy=policy), average, moments, state)
         self.saved = self.step
         self.mark = (self.mark[0] + time.perf_counter() - began, self.mark[1])
 

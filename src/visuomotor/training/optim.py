@@ -6,13 +6,15 @@ Everything that changes over a run is a pure function of the step, so a resumed 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from visuomotor.agent.weights import named_weights
+from visuomotor.training.moved import trained_weights
 
 __all__ = [
     "AdamW",
@@ -96,6 +98,7 @@ class Optimizer:
         weight_decay: Of all weights but those in `spared_from_decay`.
         betas: Of `AdamW`.
         kernel_rate: Highest learning rate of `Muon`; 0 leaves the kernels to `AdamW`.
+        weights: By name, what is moved in the place of each trained weight; the weights themselves if None.
     """
 
     def __init__(
@@ -105,11 +108,12 @@ class Optimizer:
         weight_decay: float,
         betas: tuple[float, float],
         kernel_rate: float = 0.0,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         kernels = picture_kernels(module) if kernel_rate else set()
         self._kernel_rate = kernel_rate
-        self._plain = AdamW(module, weight_decay=weight_decay, betas=betas, without=kernels)
-        self._muon = Muon(module, kernels, weight_decay=weight_decay)
+        self._plain = AdamW(module, weight_decay=weight_decay, betas=betas, without=kernels, weights=weights)
+        self._muon = Muon(module, kernels, weight_decay=weight_decay, weights=weights)
 
     def clear_gradients(self) -> None:
         """Forget the gradients of the last step."""
@@ -149,15 +153,28 @@ class Muon:
         names: Its weights to move.
         weight_decay: Decoupled, times the rate.
         momentum: How much of the averaged gradient is kept; the step looks ahead (Nesterov).
+        weights: By name, what is moved in their place; the weights themselves if None.
 
     Source: Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks".
     """
 
     def __init__(
-        self, module: nn.Module, names: Iterable[str], *, weight_decay: float, momentum: float = 0.95
+        self,
+        module: nn.Module,
+        names: Iterable[str],
+        *,
+        weight_decay: float,
+        momentum: float = 0.95,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        chosen = set(names)
-        self._weights = {name: weight for name, weight in module.named_parameters() if name in chosen}
+        chosen, moved = set(names), trained_weights(module) if weights is None else weights
+        self._weights = {name: weight for name, weight in moved.items() if name in chosen}
+        for name, weight in module.named_parameters():
+            if name in chosen and self._weights[name].shape != weight.shape:
+                raise ValueError(
+                    f"Muon: expected whole kernels, got a share of {name!r}. Set kernel_rate to 0, or train "
+                    'with parallel="ddp".'
+                )
         self._momentum = {name: torch.zeros_like(weight) for name, weight in self._weights.items()}
         self._decay, self._keep = weight_decay, momentum
 
@@ -216,6 +233,7 @@ class AdamW:
         weight_decay: Of all weights but those in `spared_from_decay`.
         betas: Decay of the averages of gradients and of their squares.
         without: Names of weights that something else moves.
+        weights: By name, what is moved in the place of each trained weight; the weights themselves if None.
 
     Source: Loshchilov & Hutter (2019), algorithm 2.
     """
@@ -227,8 +245,9 @@ class AdamW:
         weight_decay: float,
         betas: tuple[float, float],
         without: Collection[str] = (),
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+        trained = trained_weights(module) if weights is None else weights
         self._weights = {name: weight for name, weight in trained.items() if name not in without}
         if not trained:
             raise ValueError(f"{type(module).__name__}: no trainable weight; nothing to optimize.")
@@ -301,13 +320,14 @@ class Average:
     Args:
         module: Its weights are the first average.
         decay: How much of the average is kept at each step, once the warm-up is over; 0 follows the weights.
+        weights: By name, what is averaged in the place of each trained weight; these themselves if None.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, weights: Mapping[str, Tensor] | None = None) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"moving average: expected a decay in [0, 1), got {decay}.")
         self.decay = decay
-        trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+        trained = trained_weights(module) if weights is None else weights
         self._names = list(trained)
         self._weights = [weight.detach() for weight in trained.values()]
         self._average = [weight.clone() for weight in self._weights]
@@ -322,7 +342,24 @@ class Average:
     @property
     def weights(self) -> dict[str, Tensor]:
         """Every weight of the module by name: averages, and its own where nothing is trained."""
-        return {**named_weights(self._module), **dict(zip(self._names, self._average))}
+        return {**named_weights(self._module), **self.shares}
+
+    @property
+    def shares(self) -> dict[str, Tensor]:
+        """The averages alone, by name."""
+        return dict(zip(self._names, self._average, strict=True))
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """The weights are their averages for the length of a block, then themselves again."""
+        kept = [weight.clone() for weight in self._weights]
+        with torch.no_grad():
+            torch._foreach_copy_(self._weights, self._average)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._weights, kept)
 
     @torch.no_grad()
     def restore(self, weights: Mapping[str, Tensor]) -> None:

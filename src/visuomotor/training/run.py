@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,9 +26,10 @@ from visuomotor.text.sentences import SentenceCache
 from visuomotor.training.begin import Beginning, begin_from
 from visuomotor.training.checkpoint import refuse_foreign
 from visuomotor.training.config import TrainConfig
+from visuomotor.training.group import Parallel, open_group
 from visuomotor.training.loop import Progress, TrainReport, train
 from visuomotor.training.selection import choose_trained
-from visuomotor.types import Batch, Diet, Spec
+from visuomotor.types import Batch, Spec
 
 __all__ = ["build_policy", "save_untrained", "train_from_folder"]
 
@@ -117,6 +119,8 @@ def train_from_folder(
     device: str | torch.device = "cpu",
     frames: FramesFrom = "store",
     workers: int = 0,
+    parallel: Parallel | None = None,
+    shard: Sequence[str] = (),
     begin: Folder | None = None,
     fresh: Sequence[str] = (),
     begun: Callable[[Beginning], None] | None = None,
@@ -145,6 +149,8 @@ def train_from_folder(
         frames: Where pictures come from: decoded once into a "store", as JPEG where the disk is short
             ("raw" and "jpeg" insist); or from the "videos" each time, which needs no disk.
         workers: Processes that prepare batches. With a store one thread is as fast, and is what 0 means.
+        parallel: How the processes that torchrun started share the work; see `open_group`.
+        shard: Likewise, with "fsdp".
         begin: A checkpoint of the same family, whose averaged weights are the first ones; drawn if None.
         fresh: Name patterns of weights that begin anew all the same (see `begin_from`).
         begun: Called with what was taken from `begin`.
@@ -170,34 +176,18 @@ def train_from_folder(
     sentences = open_sentences(model, text_path)
     origin = _begin(model, begin, fresh, sentences, begun)
     choose_trained(model, config)
-    if sentences is not None:
-        _warm(model, sentences, films, cache, preparing)
-    sources = [_decode(film, cache, frames, preparing) for film in films]
-    stats = {source.key: source.reader.stats for source in sources}
-    pipelines = {key: model.transforms(key, stats[key], sentences) for key in stats}
-
-    def load(part: str, batch_size: int, ahead: int, diet: Diet | None = None, workers: int = 0) -> Loader:
-        every = [source.samples(model, _split(source, config.hold_out)[part]) for source in sources]
-        samples = [one for some in every for one in some if len(one)]
-        weights = {s.name: (config.weights or {}).get(s.name, 1.0) for s in samples}
-        return Loader(
-            samples,
-            pipelines,
-            batch_size=batch_size,
-            seed=config.seed,
-            embodiments=model.embodiments,
-            diet=diet,
-            weights=weights,
-            prefetch=ahead,
-            workers=workers,
-        )
-
     with ExitStack() as stack:
-        part_size = config.batch_size // config.accumulate
-        loader = stack.enter_context(load("train", part_size, _AHEAD, model.diet, workers))
+        group = stack.enter_context(open_group(device, parallel, shard))
+        with group.in_turn():  # the first decodes, the others find it done
+            if sentences is not None:
+                _warm(model, sentences, films, cache, preparing)
+            sources = [_decode(film, cache, frames, preparing) for film in films]
+        load = partial(_load, model, sources, sentences, config)
+        how = {"diet": model.diet, "prefetch": _AHEAD, "workers": workers, "stride": group.ranks}
+        loader = stack.enter_context(load("train", **how))
         validation: list[Batch] = []
         if config.hold_out:
-            held = load("validation", part_size, 0)
+            held = load("validation")
             count = max(1, min(_VALIDATION_BATCHES, len(held) // held.batch_size))
             validation = [held.batch(number) for number in range(count)]
         return train(
@@ -205,16 +195,38 @@ def train_from_folder(
             loader,
             config=config,
             folder=out,
-            stats=stats,
+            stats={source.key: source.reader.stats for source in sources},
             data={name: told for source in sources for name, told in source.origins(model).items()},
             sentences=sentences,
             instruction=next(iter(sources[0].reader.tasks)),
             origin=origin,
             validation=validation,
             progress=progress,
-            device=device,
+            group=group,
             resume=resume,
         )
+
+
+def _load(
+    policy: Policy,
+    sources: Sequence[_Source],
+    sentences: SentenceCache | None,
+    config: TrainConfig,
+    part: str,
+    **how: Any,
+) -> Loader:
+    """Batches of one part of every data set, each as large as what is computed at once."""
+    every = [source.samples(policy, _split(source, config.hold_out)[part]) for source in sources]
+    samples = [one for some in every for one in some if len(one)]
+    return Loader(
+        samples,
+        {s.key: policy.transforms(s.key, s.reader.stats, sentences) for s in sources},
+        batch_size=config.batch_size // config.accumulate,
+        seed=config.seed,
+        embodiments=policy.embodiments,
+        weights={s.name: (config.weights or {}).get(s.name, 1.0) for s in samples},
+        **how,
+    )
 
 
 def _begin(

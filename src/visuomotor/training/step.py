@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visuomotor.policies.base import Loss, Policy, Term
-from visuomotor.training.optim import Optimizer, clip_gradients
+from visuomotor.policies.base import Loss, Term
+from visuomotor.training.group import Alone, Group, Learner
+from visuomotor.training.moved import Moved
+from visuomotor.training.optim import Optimizer
 from visuomotor.types import Batch
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def choose_precision(asked: Precision, device: torch.device) -> Precision:
     return asked
 
 
-def forward(policy: Policy, batch: Batch, numbers: tuple[int, ...], precision: str) -> Loss:
+def forward(policy: Learner, batch: Batch, numbers: tuple[int, ...], precision: str) -> Loss:
     """Loss of a batch; every random number in it is drawn from `numbers`, also those of dropout."""
     device = batch.state.device
     seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
@@ -80,10 +82,12 @@ def forward(policy: Policy, batch: Batch, numbers: tuple[int, ...], precision: s
 
 
 def optimizer_step(
-    policy: Policy,
+    policy: Learner,
     batches: Iterable[Batch],
     optimizer: Optimizer,
     *,
+    moved: Moved,
+    group: Group,
     rate: float,
     numbers: tuple[int, ...],
     config: TrainConfig,
@@ -93,38 +97,51 @@ def optimizer_step(
 
     Args:
         policy: In training mode.
-        batches: The parts of one accumulated batch.
-        optimizer: Over the policy's weights.
+        batches: The parts of one accumulated batch that this process computes.
+        optimizer: Over the weights in `moved`.
+        moved: What stands for the policy's weights.
+        group: The processes that share the batch.
         rate: Learning rate.
         numbers: What every random number of this step is drawn from.
         config: Clipping and precision.
         check: Wait for the numbers, and leave the weights alone if they are not finite.
     """
-    optimizer.clear_gradients()
-    terms = accumulate(policy, list(batches), numbers, config.precision)
-    norm = clip_gradients([weight for weight in policy.parameters() if weight.grad is not None], config.clip)
+    moved.clear()
+    terms = accumulate(policy, list(batches), numbers, config.precision, moved=moved, group=group)
+    norm = group.clip([weight for weight in moved.weights.values() if weight.grad is not None], config.clip)
     if check:
         found = [float(norm), *(float(term.sum) for term in terms.values())]
         if not all(math.isfinite(number) for number in found):
             return Losses(terms=terms, norm=norm, finite=False)
     optimizer.step(rate, share=rate / config.learning_rate)
+    moved.publish()
     return Losses(terms=terms, norm=norm, finite=True)
 
 
 def accumulate(
-    policy: Policy, batches: list[Batch], numbers: tuple[int, ...], precision: str
+    policy: Learner,
+    batches: list[Batch],
+    numbers: tuple[int, ...],
+    precision: str,
+    *,
+    moved: Moved,
+    group: Group | None = None,
 ) -> dict[str, Term]:
-    """Gradients of the loss of all `batches` taken together; gives its terms, detached.
+    """Gradients of the loss of all batches of all processes taken together; gives its terms, detached.
 
     The mean of a term goes over all batches, so its divisor is known only at the end. With one term
     the gradient is divided then. With several, whose divisors differ, the counts are found first by
     forward passes without gradient: cheaper in memory than one gradient for each term.
     """
-    first = forward(policy, batches[0], (*numbers, 0), precision)
+    group = group or Alone()
+    many, last = len(batches) * group.ranks, len(batches) - 1
+    parts = group.parts(many)  # their noise depends on their place in the whole batch
+    with group.exchanging(last == 0):
+        first = forward(policy, batches[0], (*numbers, parts[0]), precision)
     names = set(first.terms)
 
     def losses(part: int) -> Loss:
-        loss = first if part == 0 else forward(policy, batches[part], (*numbers, part), precision)
+        loss = first if part == 0 else forward(policy, batches[part], (*numbers, parts[part]), precision)
         if set(loss.terms) != names:
             raise ValueError(
                 f"{type(policy).__name__}: expected equal loss terms for every batch, got {sorted(names)} "
@@ -132,28 +149,39 @@ def accumulate(
             )
         return loss
 
-    divided_later = len(names) == 1 and len(batches) > 1
+    divided_later = len(names) == 1 and many > 1
     counts = {name: term.count for name, term in first.terms.items()}
     if not divided_later:
         for part in range(1, len(batches)):
             with torch.no_grad():
                 terms = losses(part).terms
             counts = {name: counts[name] + terms[name].count for name in names}
+        counts = group.summed(counts)
     found: dict[str, Term] = {}
     for part in range(len(batches)):
-        terms = losses(part).terms
-        means = [
-            term.weight * term.sum / (1 if divided_later else counts[name].clamp(min=1))
-            for name, term in terms.items()
-        ]
-        torch.stack(means).sum().backward()
+        with group.exchanging(part == last):
+            terms = losses(part).terms
+            means = [
+                term.weight * term.sum / (1 if divided_later else counts[name].clamp(min=1))
+                for name, term in terms.items()
+            ]
+            torch.stack(means).sum().backward()
+        moved.collect()
         for name, term in terms.items():
             total, count = term.sum.detach(), term.count.detach()
             if name in found:
                 total, count = found[name].sum + total, found[name].count + count
             found[name] = Term(total, count, term.weight)
+    found = _summed(found, group)
     if divided_later:
         (term,) = found.values()
-        gradients = [weight.grad for weight in policy.parameters() if weight.grad is not None]
+        gradients = [weight.grad for weight in moved.weights.values() if weight.grad is not None]
         torch._foreach_mul_(gradients, 1 / term.count.clamp(min=1).float())
     return found
+
+
+def _summed(terms: dict[str, Term], group: Group) -> dict[str, Term]:
+    """Terms of a part of the samples as those of all: sums and counts of all processes."""
+    sums = group.summed({name: term.sum for name, term in terms.items()})
+    counts = group.summed({name: term.count for name, term in terms.items()})
+    return {name: Term(sums[name], counts[name], term.weight) for name, term in terms.items()}

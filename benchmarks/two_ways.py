@@ -217,10 +217,10 @@ class Heads(Policy):
                 total, count = mixture.loss(self.mixture(seen), clean, mask)
             case "diffusion":
                 total, count = diffusion.loss(
-                    self.noise(seen), self.schedule, clean, mask=mask, generator=generator
+                    self.noise(seen, batch), self.schedule, clean, mask=mask, generator=generator
                 )
             case "flow":
-                total, count = flow.loss(self.velocity(seen), clean, mask=mask, generator=generator)
+                total, count = flow.loss(self.velocity(seen, batch), clean, mask=mask, generator=generator)
         return Loss({self.config.head: Term(total, count)})
 
     def act(
@@ -244,10 +244,10 @@ class Heads(Policy):
                 chunk = mixture.sample(mixture.quiet(self.mixture(seen)), noise)
             case "diffusion":
                 chunk = diffusion.sample(
-                    self.noise(seen), diffusion.ladder(self.schedule, self.config.steps), noise
+                    self.noise(seen, batch), diffusion.ladder(self.schedule, self.config.steps), noise
                 )
             case "flow":
-                chunk = flow.integrate(self.velocity(seen), noise, self.config.steps)
+                chunk = flow.integrate(self.velocity(seen, batch), noise, self.config.steps)
         return Acted(actions=continued(chunk, prefix, held))
 
     def see(self, batch: Batch) -> Float[Tensor, "batch width"]:
@@ -284,15 +284,18 @@ class Heads(Policy):
         mean, std = (part.unflatten(1, (modes, *self.shape)) for part in (mean, std))
         return mixture.from_raw(logits, mean, std, min_std=0.01)
 
-    def noise(self, seen: Tensor) -> diffusion.Predict:
+    def noise(self, seen: Tensor, batch: Batch) -> diffusion.Predict:
         """The noise in a chunk, of which the diffusion step is told as a share of all."""
-        return lambda chunk, step: self.answer(
-            seen, chunk, step.to(chunk.dtype) / self.config.noise_steps
-        ).unflatten(1, self.shape)
+        told = self.velocity(seen, batch)
+        return lambda chunk, step: told(chunk, step.to(chunk.dtype) / self.config.noise_steps)
 
-    def velocity(self, seen: Tensor) -> flow.Velocity:
-        """The velocity at a chunk."""
-        return lambda chunk, time: self.answer(seen, chunk, time).unflatten(1, self.shape)
+    def velocity(self, seen: Tensor, batch: Batch) -> flow.Velocity:
+        """What the head says of a chunk at a time; padded actions are not read."""
+        assert batch.action_mask is not None
+        padded = ~batch.action_mask[:, None]
+        return lambda chunk, time: self.answer(seen, chunk.masked_fill(padded, 0), time).unflatten(
+            1, self.shape
+        )
 
 
 # --- the measurement

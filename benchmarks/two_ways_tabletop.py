@@ -58,7 +58,8 @@ class Trail:
         """Note where the hand is."""
         (fence,) = (n for n, part in enumerate(env.layout.fixtures) if part.kind == "fence")
         x, y = env.scene.to_base(env.scene.fixture(fence))[:2]
-        hand = env.observe([]).state[-1, :2]
+        names = [dimension.name for dimension in env.spec.state]
+        hand = env.observe([]).state[-1, [names.index("measured_x"), names.index("measured_y")]]
         self.places.append((float(hand[0] - x), float(hand[1] - y)))
 
 

@@ -278,8 +278,8 @@ def sample(
         if promised is not None:
             points = torch.cat([promised, points[:, promised.shape[1] :]], dim=1)
         out = predict(points, step)
-        # Everything is divided by `keep`, and multiplied by it afterwards: a product less. It is 0, and `said`
-        # is 1, where the clean chunk is predicted.
+        # Everything is divided by `keep`, and multiplied by it afterwards: a product less. It is 0, and
+        # `said` is 1, where the clean chunk is predicted.
         clean = torch.add(points, out, alpha=said / keep) if keep else out
         if clip is not None:
             clean = clean.clamp(-clip / (keep or 1), clip / (keep or 1))

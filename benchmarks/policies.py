@@ -41,7 +41,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from visuomotor.generative import diffusion
-from visuomotor.nn.resnet import IMAGENET_MEAN, IMAGENET_STD
+from visuomotor.nn.pictures import IMAGENET_MEAN, IMAGENET_STD
 from visuomotor.policies.act import ACT, ACTConfig
 from visuomotor.policies.act import load_released as load_act
 from visuomotor.policies.diffusion import DiffusionConfig, DiffusionPolicy

@@ -131,7 +131,7 @@ class _Engaged:
         return Loss({name: Term(*term) for name, term in self.engine(batch, generator).items()})
 
 
-def _sum_gradients(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _sum_gradients(bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
     """DDP's exchange without its division: whoever divides knows all counts."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda done: done.value()[0])
@@ -149,10 +149,11 @@ class Replicas(_Company):
         self._engine = DistributedDataParallel(
             _Spoken(policy),
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,
+            forward_sync_buffers=False,
             find_unused_parameters=True,  # which weights a batch reaches depends on its masks
         )
-        self._engine.register_comm_hook(None, _sum_gradients)
+        # A hook of its own name would be refused: its annotations are words, and DDP compares classes.
+        self._engine.register_comm_hook(None, lambda _, bucket: _sum_gradients(bucket))
         return _Engaged(self._engine), moved
 
     def exchanging(self, last: bool) -> AbstractContextManager[None]:

@@ -86,9 +86,13 @@ class Completion:
 
     def after(self, tokens: Sequence[int]) -> Bool[np.ndarray, " token"]:
         """The mask after the tokens of one sequence; all False if they are whole or can lead nowhere."""
-        state, missing = self.start(1)
+        nothing = np.zeros(self.counts.shape[1], bool)
+        state, missing = 0, self.reachable.shape[1] - 1
         for token in tokens:
-            if not 0 <= token < self.counts.shape[1] or not self.mask(state, missing)[0, token]:
-                return np.zeros(self.counts.shape[1], bool)
-            state, missing = self.step(state, missing, np.array([token]))
-        return self.mask(state, missing)[0]
+            if not 0 <= token < len(nothing) or self.following[state, token] < 0:
+                return nothing
+            missing -= int(self.counts[state, token])
+            state = int(self.following[state, token])
+            if missing < 0 or not self.reachable[state, missing]:
+                return nothing
+        return self.mask(np.array([state]), np.array([missing]))[0]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int32, Int64
 
 __all__ = ["PairEncoding", "learn_pairs"]
 
@@ -122,15 +122,15 @@ def learn_pairs(
         progress: Called with the number of tokens so far and the number wanted.
     """
     wall = vocabulary  # stands between sequences, so that no pair reaches over it
-    rows = np.full((len(sequences), sequences.shape[1] + 1), wall, np.int64)
+    rows = np.full((len(sequences), sequences.shape[1] + 1), wall, np.int32)
     rows[:, :-1] = sequences
     text = rows.reshape(-1)
+    counts = np.zeros((wall + 1, wall + 1), np.int64)
+    np.add.at(counts, (text[:-1], text[1:]), 1)
     merges: list[tuple[int, int]] = []
     number: dict[tuple[int, ...], int] = {(symbol,): symbol for symbol in range(alphabet)}
     pieces = list(number)
     while len(pieces) < vocabulary:
-        counts = np.bincount(text[:-1] * (wall + 1) + text[1:], minlength=(wall + 1) ** 2)
-        counts = counts.reshape(wall + 1, wall + 1)
         counts[wall] = counts[:, wall] = 0
         left, right = divmod(int(counts.argmax()), wall + 1)  # the first of equal ones
         if counts[left, right] < least:
@@ -141,21 +141,38 @@ def learn_pairs(
             pieces.append(piece)
         if (left, right) not in merges:  # it can come up again where two ways make the same token
             merges.append((left, right))
-        text = _replace(text, left, right, number[piece])
+        text = _replace(text, left, right, number[piece], counts)
         if progress is not None:
             progress(len(pieces), vocabulary)
     return merges
 
 
-def _replace(text: Int[np.ndarray, " before"], left: int, right: int, made: int) -> Int[np.ndarray, " after"]:
-    """`text` with each `left`, `right` as `made`, from left to right without overlap."""
+def _replace(
+    text: Int32[np.ndarray, " before"], left: int, right: int, made: int, counts: Int64[np.ndarray, "t t"]
+) -> Int32[np.ndarray, " after"]:
+    """`text` with each `left`, `right` as `made`, from left to right without overlap.
+
+    `counts`, of the pairs in `text`, is brought up to date in place: it is far larger than what changes.
+    """
     places = np.flatnonzero((text[:-1] == left) & (text[1:] == right))
     if left == right:  # of a run of n equal tokens every other place
         starts = np.diff(places, prepend=-2) != 1
         first = np.maximum.accumulate(np.where(starts, places, 0))
         places = places[(places - first) % 2 == 0]
-    text = text.copy()
-    text[places] = made
+    gone = _neighbors(text, places - 1, places, places + 1)
+    np.subtract.at(counts, gone, 1)
     kept = np.ones(len(text), bool)
     kept[places + 1] = False
-    return text[kept]
+    changed = text.copy()
+    changed[places] = made
+    text = changed[kept]
+    places = places - np.arange(len(places))  # each one before it has swallowed a token
+    np.add.at(counts, _neighbors(text, places - 1, places), 1)
+    return text
+
+
+def _neighbors(text: Int32[np.ndarray, " token"], *starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Left and right token of the pairs that begin at these places, each pair once."""
+    places = np.unique(np.concatenate(starts))
+    places = places[(places >= 0) & (places < len(text) - 1)]
+    return text[places], text[places + 1]

@@ -161,18 +161,25 @@ class ByteSpelling:
 
     def completion(self, most: int) -> Completion:
         """A state for each beginning of a character that tokens can leave behind."""
-        pending, counts, following = [b""], [], []
-        for before in pending:  # grows while it is walked over
+        number, waiting, counts, following = {b"": 0}, [b""], [], []
+        for before in waiting:  # grows while it is walked over
             added, to = [], []
             for piece in self._pieces:
                 count, rest = self._count(before + piece)
-                if rest is not None and rest not in pending:
-                    pending.append(rest)
+                if rest is not None and rest not in number:
+                    number[rest] = len(number)
+                    waiting.append(rest)
                 added.append(count)
-                to.append(-1 if rest is None else pending.index(rest))
+                to.append(-1 if rest is None else number[rest])
             counts.append(added)
             following.append(to)
         return Completion.build(np.array(counts, np.int64), np.array(following, np.int64), most)
+
+    @cached_property
+    def _beginnings(self) -> frozenset[bytes]:
+        """What the bytes of a number in the range can begin with, itself left out."""
+        spelled = [chr(value).encode("utf-8") for value in range(self.top + 1)]
+        return frozenset(data[:length] for data in spelled for length in range(len(data)))
 
     @cached_property
     def _pieces(self) -> list[bytes]:
@@ -185,9 +192,10 @@ class ByteSpelling:
             text = decoder.decode(data)
         except UnicodeDecodeError:
             return 0, None
-        if any(ord(character) > self.top for character in text):
+        rest = decoder.getstate()[0]
+        if rest not in self._beginnings or any(ord(character) > self.top for character in text):
             return 0, None
-        return len(text), decoder.getstate()[0]
+        return len(text), rest
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dump`."""

@@ -94,9 +94,13 @@ class Normalize:
         state = ((sample.state - center) / scale).astype(np.float32)
         if sample.actions is None:
             return replace(sample, state=state)
+        return replace(sample, state=state, actions=self.normalized(sample.actions))
+
+    def normalized(self, actions: np.ndarray) -> np.ndarray:
+        """Actions (..., action) in model space, float32."""
         center, scale = self._action
-        _check_width("action", sample.actions, center)
-        return replace(sample, state=state, actions=((sample.actions - center) / scale).astype(np.float32))
+        _check_width("action", actions, center)
+        return ((actions - center) / scale).astype(np.float32)
 
     def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
         """Actions (horizon, action) in robot units."""

@@ -23,8 +23,11 @@ class Codec(Protocol):
     """Actions in [-1, 1] to token ids and back, with a stated error bound."""
 
     vocabulary: int
-    error_bound: float | None
-    """Largest absolute error of decode(encode(actions)) a number, in normalized units; None if it depends."""
+
+    @property
+    def error_bound(self) -> float | None:
+        """Largest absolute error of decode(encode(actions)) a number, normalized; None if it depends."""
+        ...
 
     def encode(self, actions: np.ndarray) -> np.ndarray:
         """Token ids int64 (token,) of normalized `actions` (horizon, action)."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -87,6 +88,8 @@ class Policy(nn.Module, ABC):
     """
 
     Config: type
+    released: ClassVar[tuple[str, ...]] = ()
+    """Published weights that the family's file loads, in words."""
 
     def __init__(self, config: Any, bodies: Mapping[str, Spec]) -> None:
         super().__init__()
@@ -114,6 +117,15 @@ class Policy(nn.Module, ABC):
     def sentence_encoder(self) -> str | None:
         """Frozen encoder whose token states `transforms` needs ("minilm"); None if it needs none."""
         return None
+
+    @property
+    def unfitted(self) -> bool:
+        """Whether something of the config must be fitted to the actions before training; see `fitted`."""
+        return False
+
+    def fitted(self, chunks: Float[np.ndarray, "chunk horizon action"]) -> Any:
+        """The config with whatever is fitted to normalized, padded chunks; for `unfitted` policies."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to fit.")
 
     @abstractmethod
     def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:

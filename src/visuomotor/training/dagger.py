@@ -322,6 +322,11 @@ class _Run:
         config = self.config
         spec, told, columns = inspect_collection(self.job)
         model = build_policy(self.policy, self.policy_config, {self.key: spec}, seed=self.training.seed)
+        if model.unfitted:
+            raise ValueError(
+                f"dagger: {self.policy!r} fits something to its data, which grow from round to round. "
+                "Train it on demonstrations first, and begin with the config of that checkpoint."
+            )
         turns = Turns(
             round=number,
             beta=expert_share(number, law=config.law, decay=config.decay),

@@ -26,6 +26,7 @@ from visuomotor.text.sentences import SentenceCache
 from visuomotor.training.begin import Beginning, begin_from
 from visuomotor.training.checkpoint import refuse_foreign
 from visuomotor.training.config import TrainConfig
+from visuomotor.training.fitting import normalized_chunks
 from visuomotor.training.group import Parallel, open_group
 from visuomotor.training.loop import Progress, TrainReport, train
 from visuomotor.training.selection import choose_trained
@@ -171,7 +172,7 @@ def train_from_folder(
     refuse_foreign(Path(out))  # this and what follows comes before pictures are decoded for minutes
     films = _open(data, specs, keys, questions)
     _refuse_unknown(config.weights or {}, [name for film in films for name in film.names])
-    model = build_policy(policy, policy_config, {f.key: f.reader.spec for f in films}, seed=config.seed)
+    model = _build(policy, policy_config, films, config.seed, text_path)
     _check_samples(model, films, config.hold_out)
     sentences = open_sentences(model, text_path)
     origin = _begin(model, begin, fresh, sentences, begun)
@@ -272,7 +273,7 @@ def save_untrained(
         text_path: Where the weights of the sentence encoder are; the packaged ones if None.
     """
     sources = _open(data, specs, keys)
-    model = build_policy(policy, policy_config, {s.key: s.reader.spec for s in sources}, seed=seed)
+    model = _build(policy, policy_config, sources, seed, text_path)
     return save_agent(
         out,
         model,
@@ -281,6 +282,20 @@ def save_untrained(
         sentences=open_sentences(model, text_path),
         instruction=next(iter(sources[0].reader.tasks)),
     )
+
+
+def _build(
+    name: str, config: Any | None, sources: Sequence[_Source], seed: int, text_path: Folder | None
+) -> Policy:
+    """A new policy for some data, whatever it fits to them fitted."""
+    bodies = {source.key: source.reader.spec for source in sources}
+    model = build_policy(name, config, bodies, seed=seed)
+    if not model.unfitted:
+        return model
+    windows = {s.key: Windows(s.reader, s.store, model.window, s.key) for s in sources}
+    stats = {source.key: source.reader.stats for source in sources}
+    chunks = normalized_chunks(model, windows, stats, open_sentences(model, text_path))
+    return build_policy(name, model.fitted(chunks), bodies, seed=seed)
 
 
 def _named(data: Folder | Sequence[Folder] | Mapping[str, Folder]) -> dict[str, Path]:

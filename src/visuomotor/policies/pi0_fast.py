@@ -1,0 +1,230 @@
+"""pi0-FAST: the vision-language model writes actions as tokens, one after the other.
+
+Pertsch et al. (2025), "FAST: efficient action tokenization for vision-language-action models", sections V
+and VI.
+
+1. A chunk becomes a few tokens: cosine transform, rounding, pair encoding (`visuomotor.codecs.fast`).
+2. There is no expert: the model that reads pictures and prompt writes the tokens behind them, each of which
+   sees what was observed and the tokens before it. It is trained as any language model is.
+3. The state is a part of the prompt. While acting, the likeliest token is taken each time, and what was
+   computed for earlier ones is kept.
+
+Differences from the paper and its released code:
+
+- Only tokens that can still become a whole chunk may be written, so that decoding cannot fail half way and
+  needs no mark of its end. What fails all the same is said (`Acted.failures`), where the released code
+  answers with zeros.
+- Consecutive tokens have consecutive positions while acting, too; the released code skips one.
+- The codec is fitted to the data before training and is a part of the config.
+- `SightTrunkConfig` gives the trunk a few tokens made of everything that was observed, and tokens of the
+  state's bins. A regression teaches seeing (`visuomotor.perception.guess`); its guess is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from visuomotor.codecs.base import DecodeFailure
+from visuomotor.codecs.fast import FAST
+from visuomotor.errors import DataError
+from visuomotor.losses import Loss, Term
+from visuomotor.nn.mixture import Past, Segment, join, run
+from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig
+from visuomotor.policies.base import Acted, Context, Policy, continued
+from visuomotor.text.sentences import SentenceCache
+from visuomotor.transforms.action_tokens import ActionTokens
+from visuomotor.transforms.base import Pipeline
+from visuomotor.types import Batch, Diet, Spec, Stats, Tokens, Window
+
+__all__ = ["PI0FAST", "PI0FASTConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PI0FASTConfig:
+    """Everything about a `PI0FAST` policy that the data does not decide."""
+
+    horizon: int = 8
+    """Actions predicted by one call."""
+    trunk: SightTrunkConfig = field(default_factory=SightTrunkConfig)
+    """What sees, reads and writes."""
+    vocabulary: int = 512
+    """Most tokens of the codec."""
+    scale: float = 10.0
+    """What coefficients are multiplied by before they are rounded: larger is finer, and longer."""
+    codec: Mapping[str, Any] | None = None
+    """The fitted codec, as `FAST.to_json` writes it; fitted to the data before training if none."""
+
+    def __post_init__(self) -> None:
+        if min(self.horizon, self.vocabulary) < 1 or self.scale <= 0:
+            raise ValueError(f"pi0-FAST: sizes and scale must be positive, got {self}.")
+
+    @classmethod
+    def small(cls) -> PI0FASTConfig:
+        """What two CPU cores train in minutes."""
+        return cls(trunk=SightTrunkConfig(bins=256))
+
+    @classmethod
+    def tiny(cls) -> PI0FASTConfig:
+        """Seconds on a laptop: for tests."""
+        return cls(horizon=4, trunk=replace(SightTrunkConfig.tiny(), bins=256), vocabulary=256)
+
+
+class PI0FAST(Policy):
+    """The policy; cameras are the union over all bodies, state and action as wide as the widest body."""
+
+    Config = PI0FASTConfig
+    config: PI0FASTConfig
+
+    def __init__(self, config: PI0FASTConfig, bodies: Mapping[str, Spec]) -> None:
+        super().__init__(config, bodies)
+        self.trunk = SightTrunk(config.trunk, self.bodies, horizon=config.horizon)
+        self.action_width = self.trunk.action_width
+        self.codec = None if config.codec is None else FAST.from_json(config.codec)
+        if self.codec and (self.codec.horizon, self.codec.action) != (config.horizon, self.action_width):
+            raise ValueError(
+                f"pi0-FAST: the codec was fitted to chunks of {self.codec.horizon} x {self.codec.action}, "
+                f"the policy's are {config.horizon} x {self.action_width}. Fit it anew: codec=None."
+            )
+        width = config.trunk.decoder.width
+        self.words = nn.Embedding(config.vocabulary + 1, width)  # and one that begins a chunk
+        self.score = nn.Linear(width, config.vocabulary, bias=False)
+
+    @property
+    def window(self) -> Window:
+        """The current tick, and the horizon of the config."""
+        return Window(horizon=self.config.horizon)
+
+    @property
+    def diet(self) -> Diet:
+        """What its trunk asks for."""
+        return self.trunk.diet
+
+    @property
+    def sentence_encoder(self) -> str | None:
+        """Which frozen encoder the pipeline needs, if any."""
+        return self.trunk.sentence_encoder
+
+    @property
+    def unfitted(self) -> bool:
+        """Whether the codec has yet to be fitted."""
+        return self.codec is None
+
+    def fitted(self, chunks: Float[np.ndarray, "chunk horizon action"]) -> PI0FASTConfig:
+        """The config with a codec for normalized, padded chunks."""
+        config = self.config
+        codec = FAST.fit(chunks, scale=config.scale, vocabulary=config.vocabulary)
+        return replace(config, codec=codec.to_json())
+
+    def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
+        """The pipeline of its trunk, and chunks as tokens once there is a codec."""
+        pipeline = self.trunk.pipeline(self.check_key(key), stats, sentences)
+        if self.codec is None:
+            return pipeline
+        return Pipeline((*pipeline.transforms, ActionTokens(self.codec, None, [self.config.vocabulary])))
+
+    def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
+        """Cross-entropy of each token of the chunk, and the losses of seeing.
+
+        Source: section III, with the tokens of section V.
+        """
+        seen = self.trunk.learn(batch, generator)
+        assert seen.mask is not None
+        tokens = [self._written(batch)]
+        if batch.blind is not None and batch.blind.actions is not None:
+            tokens.append(self._written(batch.blind))
+        ids, real = _stacked(tokens)
+        scores, _ = self._write(seen.prefix, ids[:, :-1])
+        counts = real[:, 1:] & seen.mask.flatten(1).any(1, keepdim=True)
+        wrong = F.cross_entropy(scores.float().transpose(1, 2), ids[:, 1:] * counts, reduction="none")
+        wrong = wrong.masked_fill(~counts, 0)
+        return Loss({"token": Term(wrong.sum(), counts.sum().to(wrong.dtype)), **seen.losses})
+
+    def act(
+        self,
+        batch: Batch,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        context: Context | None = None,
+        prefix: Tensor | None = None,
+        held: Tensor | None = None,
+    ) -> Acted:
+        """The likeliest tokens one by one, decoded; nothing is random. Promised actions stand as they are."""
+        seen = self.trunk.observe(batch)
+        chunks = [self.required.decode(row) for row in self.write(seen)]
+        failures = tuple(chunk.reason if isinstance(chunk, DecodeFailure) else None for chunk in chunks)
+        shape = (self.config.horizon, self.action_width)
+        found = [np.zeros(shape, np.float32) if isinstance(c, DecodeFailure) else c for c in chunks]
+        actions = torch.from_numpy(np.stack(found)).to(seen.state.device)
+        mask = None
+        if any(failures):
+            kept = torch.tensor([failure is None for failure in failures], device=actions.device)
+            mask = kept[:, None].expand(-1, self.config.horizon)
+        return Acted(
+            actions=continued(actions, prefix, held), mask=mask, failures=failures if any(failures) else None
+        )
+
+    @property
+    def required(self) -> FAST:
+        """The codec; `DataError` if it was never fitted."""
+        if self.codec is None:
+            raise DataError("pi0-FAST: the codec was not fitted. Train the policy, or set config.codec.")
+        return self.codec
+
+    def write(self, seen: Seen) -> list[np.ndarray]:
+        """The likeliest tokens for each row, of those that can still become a whole chunk."""
+        completion = self.required.completion
+        rows = len(seen.state)
+        state, missing = completion.start(rows)
+        written = np.zeros((rows, 0), np.int64)
+        lengths = np.zeros(rows, np.int64)
+        ids = torch.full((rows, 1), self.config.vocabulary, device=seen.state.device)
+        (_, kept) = run([self.trunk.decoder], [seen.prefix])
+        grown: Past | None = None
+        while (missing > 0).any():
+            pasts = [*kept, *([] if grown is None else [grown])]
+            segment = Segment(tokens=self.words(ids), block=1, causal=True)
+            (end,), (new,) = run([self.trunk.decoder], [segment], pasts)
+            grown = new if grown is None else join(grown, new)
+            scores = self.score(end[:, -1])[:, : completion.counts.shape[1]].float().cpu().numpy()
+            allowed = completion.mask(state, missing)
+            over = ~allowed.any(1)  # whole already: whatever it would say is not read
+            allowed[over] = True
+            token = np.where(allowed, scores, -np.inf).argmax(1)
+            lengths += ~over
+            after, left = completion.step(state, missing, np.where(over, 0, token))
+            state, missing = np.where(over, state, after), np.where(over, missing, left)
+            written = np.concatenate([written, token[:, None]], axis=1)
+            ids = torch.from_numpy(token[:, None]).to(ids.device)
+        return [row[:length] for row, length in zip(written, lengths, strict=True)]
+
+    def _write(
+        self, prefix: Segment, ids: Int[Tensor, "row token"]
+    ) -> tuple[Float[Tensor, "row token word"], list[Past]]:
+        """Scores of what comes behind each token."""
+        tokens = Segment(tokens=self.words(ids), block=1, causal=True)
+        (_, end), kept = run([self.trunk.decoder], [prefix, tokens])
+        return self.score(end), kept
+
+    def _written(self, batch: Batch) -> Tokens:
+        """What was written behind the prompt."""
+        if batch.tokens is None:
+            raise ValueError("pi0-FAST: the batch has no tokens. Run the policy's transforms first.")
+        first = self.trunk.prompt_width
+        return Tokens(**{name: part[:, first:] for name, part in vars(batch.tokens).items()})
+
+
+def _stacked(parts: list[Tokens]) -> tuple[Int[Tensor, "row token"], Bool[Tensor, "row token"]]:
+    """Ids and mask of several batches as one, padded to the longest."""
+    longest = max(part.ids.shape[1] for part in parts)
+    ids = [F.pad(part.ids, (0, longest - part.ids.shape[1])) for part in parts]
+    real = [F.pad(part.attend, (0, longest - part.attend.shape[1])) for part in parts]
+    return torch.cat(ids), torch.cat(real)

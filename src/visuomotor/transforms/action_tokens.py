@@ -1,0 +1,61 @@
+"""Chunks as tokens that a language model learns to write behind its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from visuomotor.codecs.base import Codec
+from visuomotor.types import Observation, Sample, Tokens
+
+__all__ = ["ActionTokens", "written_ids"]
+
+
+def written_ids(tokens: np.ndarray, last: int | None) -> np.ndarray:
+    """Ids in the model's vocabulary of a codec's tokens: the same, or counted down from `last`; and back."""
+    return tokens if last is None else last - tokens
+
+
+@dataclass(frozen=True)
+class ActionTokens:
+    """Adds to `tokens`, behind what is there: `before`, the ids of the chunk, and `after`.
+
+    While acting there is no chunk, and `before` alone is what the model goes on from. All of it but the first
+    id is trained on, in segment 1.
+
+    Attributes:
+        codec: Normalized, padded actions to tokens.
+        last: Id of the codec's token 0, from which ids are counted down; None if they are the tokens.
+        before: Ids that announce actions; at least one.
+        after: Ids that end them.
+    """
+
+    codec: Codec
+    last: int | None
+    before: Sequence[int]
+    after: Sequence[int] = ()
+
+    def apply(self, sample: Sample) -> Sample:
+        """The sample with its chunk written behind its prompt."""
+        ids = np.asarray(self.before, np.int64)
+        if sample.actions is not None:
+            actions = sample.actions
+            if sample.horizon_mask is not None:  # an episode that is over stays where it ended
+                reached = max(int(sample.horizon_mask.sum()), 1)
+                actions = np.concatenate(
+                    [actions[:reached], np.repeat(actions[reached - 1 : reached], len(actions) - reached, 0)]
+                )
+            chunk = written_ids(self.codec.encode(actions), self.last)
+            ids = np.concatenate([ids, chunk, np.asarray(self.after, np.int64)])
+        real, learned = np.ones(len(ids), bool), np.arange(len(ids)) > 0
+        own = Tokens(ids=ids, attend=real, loss=learned, segment=real.astype(np.int64))
+        if sample.tokens is None:
+            return replace(sample, tokens=own)
+        pairs = {name: (getattr(sample.tokens, name), getattr(own, name)) for name in vars(own)}
+        return replace(sample, tokens=Tokens(**{name: np.concatenate(pair) for name, pair in pairs.items()}))
+
+    def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
+        """The actions as they are: the policy has decoded them."""
+        return actions

@@ -1,0 +1,106 @@
+"""The family `pi0_fast` keeps the contract of every policy, and its own promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from calibrated import armed_body
+
+from visuomotor.codecs.fast import FAST
+from visuomotor.data.collate import collate
+from visuomotor.errors import DataError
+from visuomotor.policies.pi0_fast import PI0FAST, PI0FASTConfig
+from visuomotor.testing import check_policy
+from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.types import Batch
+
+BODIES = {"one": armed_body()}
+
+
+@cache
+def config() -> PI0FASTConfig:
+    """With a codec for the samples that tests make."""
+    unfitted = PI0FAST(PI0FASTConfig.tiny(), BODIES)
+    spec = BODIES["one"]
+    pipeline = unfitted.transforms("one", random_stats(spec))
+    chunks = [pipeline.apply(random_sample(spec, unfitted.window, "one", n)).actions for n in range(40)]
+    return unfitted.fitted(np.stack(chunks))  # type: ignore[arg-type]
+
+
+def built() -> PI0FAST:
+    torch.manual_seed(0)
+    return PI0FAST(config(), BODIES).eval()
+
+
+def random_batch(policy: PI0FAST, count: int = 3) -> Batch:
+    spec = BODIES["one"]
+    pipeline = policy.transforms("one", random_stats(spec))
+    samples = [pipeline.apply(random_sample(spec, policy.window, "one", n)) for n in range(count)]
+    return collate(samples, policy.embodiments)
+
+
+@pytest.mark.slow
+def test_the_shared_sight_keeps_the_contract() -> None:
+    made = config()
+    check_policy(lambda: PI0FAST(made, BODIES), samples=3, compiles=False)
+
+
+def test_what_is_written_is_always_a_whole_chunk() -> None:
+    """Fresh weights know nothing, and yet every answer can be decoded."""
+    policy = built()
+    with torch.no_grad():
+        acted = policy.act(random_batch(policy))
+    assert acted.failures is None
+    low, high = policy.required.limits
+    assert bool(torch.isfinite(acted.actions).all())
+    assert ((acted.actions.numpy() >= low - 1e-6) & (acted.actions.numpy() <= high + 1e-6)).all()
+
+
+def test_tokens_one_by_one_are_the_likeliest_of_all_at_once() -> None:
+    """Cached decoding against scores of the whole text, and against a loop over one sample."""
+    policy = built()
+    batch = random_batch(policy)
+    with torch.no_grad():
+        seen = policy.trunk.observe(batch)
+        together = policy.write(seen)
+        for row, tokens in enumerate(together):
+            alone = policy.write(policy.trunk.observe(batch.map(lambda t, row=row: t[row : row + 1])))[0]
+            assert np.array_equal(alone, tokens)
+            ids = torch.tensor([[policy.config.vocabulary, *tokens]])
+            prefix = seen.prefix._replace(tokens=seen.prefix.tokens[row : row + 1])
+            scores, _ = policy._write(prefix, ids[:, :-1])
+            for place, token in enumerate(tokens):
+                allowed = policy.required.allowed(tokens[:place])
+                said = scores[0, place, : len(allowed)].numpy()
+                assert token == np.where(allowed, said, -np.inf).argmax()
+
+
+def test_learned_tokens_decode_to_the_chunk() -> None:
+    policy = built()
+    batch = random_batch(policy)
+    written = policy._written(batch)
+    assert batch.actions is not None
+    for row, actions in enumerate(batch.actions):
+        ids = written.ids[row][written.attend[row]][1:].numpy()
+        decoded = policy.required.decode(ids)
+        assert isinstance(decoded, np.ndarray)
+        reached = int(batch.horizon_mask[row].sum())  # type: ignore[index]
+        bound = policy.required.rounding_bound
+        assert np.abs(decoded[:reached] - actions[:reached].numpy()).max() <= bound
+
+
+def test_a_policy_without_codec_says_what_to_do() -> None:
+    policy = PI0FAST(PI0FASTConfig.tiny(), BODIES)
+    assert policy.unfitted
+    with pytest.raises(DataError, match="Train the policy"):
+        policy.act(random_batch(policy))
+
+
+def test_a_codec_of_other_chunks_is_refused() -> None:
+    codec = FAST.fit(np.random.default_rng(0).uniform(-1, 1, (20, 5, 3)), vocabulary=256).to_json()
+    with pytest.raises(ValueError, match="fitted to chunks of 5 x 3"):
+        PI0FAST(replace(PI0FASTConfig.tiny(), codec=codec), BODIES)

@@ -18,6 +18,8 @@ from visuomotor.policies.bc import BCConfig
 from visuomotor.policies.compact import CompactConfig
 from visuomotor.policies.diffusion import DiffusionConfig
 from visuomotor.policies.pi0 import PI0Config
+from visuomotor.policies.pi0_fast import PI0FASTConfig
+from visuomotor.policies.pi05 import PI05Config
 from visuomotor.registry import lookup
 from visuomotor.training.loop import TrainConfig
 
@@ -195,6 +197,16 @@ def demo_diffusion_transformer() -> Recipe:
 def demo_pi0() -> Recipe:
     """The demo with pi0: equal demonstrations, observations and steps."""
     return replace(demo(), family="pi0", policy=PI0Config.small())
+
+
+def demo_pi05() -> Recipe:
+    """The demo with pi0.5: equal demonstrations, observations and steps."""
+    return replace(demo(), family="pi05", policy=PI05Config.small())
+
+
+def demo_pi0_fast() -> Recipe:
+    """The demo with pi0-FAST: equal demonstrations, observations and steps."""
+    return replace(demo(), family="pi0_fast", policy=PI0FASTConfig.small())
 
 
 def lift() -> Recipe:

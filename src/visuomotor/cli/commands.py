@@ -243,8 +243,16 @@ def _first_line(part: Any) -> str:
 
 
 def policies(words: Words, prog: str) -> Report:
-    """Policy families."""
-    return _list("policy", words, prog)
+    """Policy families: paper, sizes with their numbers of weights, and published weights that they load."""
+    from visuomotor.study.families import describe_families
+
+    parse(_Nothing, words, prog)
+    found = describe_families()
+    for name, family in found.items():
+        print(f"{name}: {family['what']}\n  {family['paper']}")
+        rows = [["", size, f"{told['parameters']:,}"] for size, told in family["sizes"].items()]
+        table([*rows, *(["", "loads", weights] for weights in family["weights"])])
+    return {"policy": found}
 
 
 def models(words: Words, prog: str) -> Report:

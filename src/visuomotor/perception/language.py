@@ -92,6 +92,11 @@ class Language(nn.Module):
         """Which frozen encoder the pipeline needs: "minilm", or None."""
         return "minilm" if self.config.reader == "minilm" else None
 
+    @property
+    def tokens_width(self) -> int:
+        """Columns of a batch's tokens that hold words."""
+        return self.config.max_tokens if self.config.reader == "scratch" else 0
+
     def transform(self, sentences: SentenceCache | None) -> tuple[Transform, ...]:
         """What prepares a sample: nothing or one transform.
 
@@ -122,7 +127,9 @@ class Language(nn.Module):
             return batch.sentence, batch.sentence_mask
         if batch.tokens is None:
             raise ValueError("language: the batch has no hashed words. Run the policy's transforms first.")
-        return self.words(batch.tokens.ids, batch.tokens.attend), batch.tokens.attend
+        most = self.config.max_tokens  # what a family writes behind the words is its own
+        ids, attend = batch.tokens.ids[:, :most], batch.tokens.attend[:, :most]
+        return self.words(ids, attend), attend
 
 
 class SentenceReader(nn.Module):

@@ -7,13 +7,14 @@ pictures, instruction and state come to be tokens is the same for all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from visuomotor.backbones.gemma import gemma_2b
 from visuomotor.losses import Term
 from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.mixture import Segment
@@ -30,19 +31,15 @@ __all__ = ["Seen", "SightTrunk", "SightTrunkConfig", "gemma", "told", "unread"]
 def gemma(
     width: int, mlp_width: int, *, layers: int, head_width: int, heads: int, kv_heads: int = 1
 ) -> DecoderConfig:
-    """A decoder with Gemma's conventions.
-
-    Source: Gemma team (2024), table 1.
-    """
-    return DecoderConfig(
+    """A decoder of other sizes with Gemma's conventions."""
+    return replace(
+        gemma_2b().decoder,
         width=width,
         layers=layers,
         heads=heads,
         kv_heads=kv_heads,
         head_width=head_width,
         mlp_width=mlp_width,
-        activation="gelu_tanh",
-        norm_offset=1.0,
     )
 
 
@@ -76,7 +73,7 @@ def told(seen: Seen, actions: Float[Tensor, "row tick action"]) -> Float[Tensor,
 
 
 def _small() -> DecoderConfig:
-    return gemma(128, 512, layers=4, heads=4, head_width=32)
+    return gemma(96, 256, layers=3, heads=4, head_width=24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +88,14 @@ class SightTrunkConfig:
     """How the instruction is read."""
     tokens: int = 4
     """Tokens made of everything that was observed."""
+    bins: int = 0
+    """Cells of a state's numbers, each of which is then a token of its own, too; 0 for no such tokens."""
     guess: float = 10.0
     """Weight of a first guess of the chunk by regression, of which experts model what is left; 0 for none."""
 
     def __post_init__(self) -> None:
-        if self.tokens < 1 or self.guess < 0:
-            raise ValueError(f"trunk: expected at least 1 token and a guess of at least 0, got {self}.")
+        if self.tokens < 1 or min(self.guess, self.bins) < 0:
+            raise ValueError(f"trunk: expected at least 1 token, guess and bins at least 0, got {self}.")
 
     @classmethod
     def tiny(cls) -> SightTrunkConfig:
@@ -126,6 +125,8 @@ class SightTrunk(nn.Module):
         self.horizon = horizon
         self.sight = Sight(config.sight, bodies, language=config.language)
         self.enter = nn.Linear(self.sight.width, config.tokens * config.decoder.width)
+        self.numbers = nn.Embedding(config.bins, config.decoder.width) if config.bins else None
+        self.dimensions = nn.Embedding(self.sight.state_width, config.decoder.width) if config.bins else None
         self.decoder = Decoder(config.decoder)
         self.guess = Guess(self.sight.width, horizon, self.action_width) if config.guess else None
 
@@ -138,6 +139,11 @@ class SightTrunk(nn.Module):
     def action_width(self) -> int:
         """Numbers of the widest action."""
         return self.sight.action_width
+
+    @property
+    def prompt_width(self) -> int:
+        """Columns of a batch's tokens that are read; what a family writes stands behind them."""
+        return self.sight.language.tokens_width
 
     @property
     def diet(self) -> Diet:
@@ -157,7 +163,7 @@ class SightTrunk(nn.Module):
         """What is observed while acting."""
         vector = self.sight(batch).vector
         state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
-        return Seen(self._prefix(vector), state, *self._around(vector))
+        return Seen(self._prefix(vector, state), state, *self._around(vector))
 
     def learn(self, batch: Batch, generator: torch.Generator | None) -> Seen:
         """What a batch with actions teaches."""
@@ -168,10 +174,15 @@ class SightTrunk(nn.Module):
             vector, losses = vector.detach(), losses | terms
         with torch.no_grad():
             guess, doubt = self._around(vector)
-        return Seen(self._prefix(vector), lesson.state[:, -1], guess, doubt, left, lesson.mask, losses)
+        state = lesson.state[:, -1]
+        return Seen(self._prefix(vector, state), state, guess, doubt, left, lesson.mask, losses)
 
-    def _prefix(self, vector: Float[Tensor, "row seen"]) -> Segment:
-        return Segment(tokens=self.enter(vector).unflatten(-1, (self.config.tokens, -1)))
+    def _prefix(self, vector: Float[Tensor, "row seen"], state: Float[Tensor, "row state"]) -> Segment:
+        tokens = self.enter(vector).unflatten(-1, (self.config.tokens, -1))
+        if self.numbers is None or self.dimensions is None:
+            return Segment(tokens=tokens)
+        cells = ((state.clamp(-1, 1) + 1) / 2 * self.config.bins).long().clamp(max=self.config.bins - 1)
+        return Segment(tokens=torch.cat([tokens, self.numbers(cells) + self.dimensions.weight], dim=1))
 
     def _around(
         self, vector: Float[Tensor, "row seen"]

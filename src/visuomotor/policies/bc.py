@@ -430,6 +430,7 @@ class BC(Policy):
 
     Config = BCConfig
     config: BCConfig
+    released = ("robomimic 0.3.0, through scripts/convert_robomimic.py",)
 
     def __init__(self, config: BCConfig, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)

@@ -17,7 +17,7 @@ weights are loaded. Differences from the paper, and what is always saved without
 
 - Missing cameras and padding of the prompt take no place and no position. The state is kept with the
   prefix, whose last layer computes keys and values alone; what depends on time alone is a table.
-- Padded dimensions and padded ticks do not count in the loss; `average="all"` counts them, as released.
+- Padded dimensions are not seen, and padding does not count in the loss; `padding="learned"` is as released.
 - `max_delay` trains with clean prefixes (Black et al. 2025, "Training-time action conditioning").
 - `SightTrunkConfig` gives the trunk a few tokens made of everything that was observed, in the place of
   PaliGemma's (see `visuomotor.perception.sight`), and learns from blind samples, too; several noise
@@ -29,26 +29,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from visuomotor.backbones.language_model import decoder_names
+from visuomotor.backbones.paligemma import paligemma_names
 from visuomotor.errors import unknown_name
 from visuomotor.generative import flow
 from visuomotor.losses import Loss, Term
 from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.embedding import embed_time
 from visuomotor.nn.mixture import Past, Segment, remember, repeat, run
+from visuomotor.nn.weights import Made, Names, load_named, nested
+from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunkConfig
 from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig, told, unread
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
-__all__ = ["PI0", "PI0Config"]
+__all__ = ["PI0", "PI0Config", "load_released", "released_names"]
+
+Padding = Literal["ignored", "learned"]
 
 EXPERT = 1  # the trunk is expert 0
 STATE, ACTIONS = 1, 2  # blocks; what was observed is block 0
@@ -56,25 +62,27 @@ STATE, ACTIONS = 1, 2  # blocks; what was observed is block 0
 
 @dataclass(frozen=True, kw_only=True)
 class PI0Config:
-    """Everything about a `PI0` policy that the data does not decide."""
+    """Everything about a `PI0` policy that the data does not decide; the defaults are the paper's."""
 
-    horizon: int = 8
+    horizon: int = 50
     """Actions predicted by one call."""
-    trunk: SightTrunkConfig = field(default_factory=SightTrunkConfig)
+    trunk: PaliGemmaTrunkConfig | SightTrunkConfig = field(default_factory=PaliGemmaTrunkConfig)
     """What sees and reads."""
-    expert_width: int = 128
+    expert_width: int = 1024
     """Width of the action expert; depth and heads are those of the trunk."""
-    expert_mlp_width: int = 512
+    expert_mlp_width: int = 4096
     """Hidden size of the action expert's feed-forward layers."""
-    draws: int = 4
+    draws: int = 1
     """Noise draws for each observation in training."""
     weight: float = 1.0
     """Of the flow beside the losses of seeing."""
+    padding: Padding = "ignored"
+    """Padded dimensions are not read, or are noised, seen and learned as zeros, as released."""
     time_law: flow.Law = "beta"
     """Flow times to train at; the paper's favors those close to the noise."""
     steps: int = 10
     """Euler steps of one call."""
-    temperature: float = 0.2
+    temperature: float = 1.0
     """Scale of the noise from which a call starts; 1 as published, near 0 it stays close to the likeliest."""
     max_delay: int = 0
     """Longest clean prefix in training, in ticks; 0 trains without."""
@@ -86,6 +94,8 @@ class PI0Config:
             raise ValueError(f"pi0: max_delay must be in [0, {self.horizon}), got {self.max_delay}.")
         if self.weight <= 0 or self.temperature < 0:
             raise ValueError(f"pi0: expected weight above 0 and temperature at least 0, got {self}.")
+        if self.padding not in get_args(Padding):
+            raise unknown_name("padding of pi0", self.padding, get_args(Padding))
         if self.time_law not in get_args(flow.Law):
             raise unknown_name("law of flow times", self.time_law, get_args(flow.Law))
 
@@ -95,15 +105,33 @@ class PI0Config:
         return replace(self.trunk.decoder, width=self.expert_width, mlp_width=self.expert_mlp_width)
 
     @classmethod
+    def published(cls) -> PI0Config:
+        """The released network and loss: PaliGemma 3B and an expert of 300 million weights."""
+        return cls(padding="learned")
+
+    @classmethod
     def small(cls) -> PI0Config:
         """What two CPU cores train in minutes."""
-        return cls()
+        return cls(
+            horizon=8,
+            trunk=SightTrunkConfig(),
+            expert_width=96,
+            expert_mlp_width=256,
+            draws=4,
+            temperature=0.2,
+        )
 
     @classmethod
     def tiny(cls) -> PI0Config:
         """Seconds on a laptop: for tests."""
         return cls(
-            horizon=4, trunk=SightTrunkConfig.tiny(), expert_width=24, expert_mlp_width=48, draws=16, steps=4
+            horizon=4,
+            trunk=SightTrunkConfig.tiny(),
+            expert_width=24,
+            expert_mlp_width=48,
+            draws=16,
+            steps=4,
+            temperature=0.2,
         )
 
 
@@ -142,10 +170,15 @@ class PI0(Policy):
 
     Config = PI0Config
     config: PI0Config
+    released = ("openpi safetensors", "LeRobot safetensors", "transformers safetensors")
 
     def __init__(self, config: PI0Config, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)
-        self.trunk = SightTrunk(config.trunk, self.bodies, horizon=config.horizon)
+        self.trunk: SightTrunk | PaliGemmaTrunk
+        if isinstance(config.trunk, SightTrunkConfig):
+            self.trunk = SightTrunk(config.trunk, self.bodies, horizon=config.horizon)
+        else:
+            self.trunk = PaliGemmaTrunk(config.trunk, self.bodies, horizon=config.horizon)
         self.expert = Decoder(config.expert)
         self.action_width = self.trunk.action_width
         self.state = nn.Linear(self.trunk.state_width, config.expert_width)
@@ -188,6 +221,8 @@ class PI0(Policy):
         assert seen.mask is not None
         past, draws = self.remember(seen), self.config.draws
         mask, clean = seen.mask.repeat(draws, 1, 1), seen.left.repeat(draws, 1, 1)
+        if self.config.padding == "learned":
+            clean, mask = clean.masked_fill(~mask, 0), torch.ones_like(mask)
         law, device = self.config.time_law, clean.device
         time = flow.sample_time(clean.shape[:1], generator=generator, law=law, device=device)
         learn = None
@@ -219,7 +254,10 @@ class PI0(Policy):
             shape = (len(batch), self.config.horizon, self.action_width)
             noise = torch.randn(shape, generator=generator, device=batch.state.device)
         seen = self.trunk.observe(batch)
-        velocity = self.velocity(self.remember(seen), batch.action_mask, tabulated=True)
+        real = batch.action_mask
+        if self.config.padding == "learned":
+            real = torch.ones_like(real)
+        velocity = self.velocity(self.remember(seen), real, tabulated=True)
         if prefix is not None:
             promised = told(seen, prefix)
             if held is None and self.config.max_delay >= prefix.shape[1]:
@@ -261,3 +299,55 @@ class PI0(Policy):
             return self.leave(end)
 
         return velocity
+
+
+# Weight loading
+
+FRONTS = ("", "model.")
+"""What stands before every name: nothing in openpi's and transformers' files, "model." in LeRobot's."""
+UNUSED = ("*paligemma_with_expert.gemma_expert.lm_head.weight",)
+"""Never trained and never computed, but saved: the expert predicts no words."""
+PROJECTIONS = {
+    "state": "state_proj",
+    "embed.enter": "action_in_proj",
+    "embed.mix": "action_time_mlp_in",
+    "embed.leave": "action_time_mlp_out",
+}
+
+
+def released_names(config: PI0Config) -> Names:
+    """Each weight of a policy -> its spellings in released files (openpi, LeRobot, transformers).
+
+    Their velocity goes from the chunk to the noise, so the last layer changes its sign.
+
+    Raises:
+        ValueError: A policy with the shared sight, of which nothing was released.
+    """
+    if not isinstance(config.trunk, PaliGemmaTrunkConfig):
+        raise ValueError("pi0: released weights have PaliGemma as their trunk; see PI0Config.published().")
+    fronts = tuple(
+        f"{front}paligemma_with_expert.paligemma.{part}" for front in FRONTS for part in ("model.", "")
+    )
+    expert = tuple(f"{front}paligemma_with_expert.gemma_expert.model." for front in FRONTS)
+    names = nested(paligemma_names(config.trunk.paligemma, fronts), "trunk.paligemma.", "")
+    names |= nested(decoder_names(config.expert), "expert.", expert)
+    for part in ("weight", "bias"):
+        for ours, theirs in PROJECTIONS.items():
+            names[f"{ours}.{part}"] = tuple(f"{front}{theirs}.{part}" for front in FRONTS)
+        leaves = tuple(Made((f"{front}action_out_proj.{part}",), torch.neg) for front in FRONTS)
+        names[f"leave.{part}"] = leaves
+    return names
+
+
+def load_released(policy: PI0, weights: Mapping[str, Tensor], *, where: str = "pi0") -> None:
+    """Copy released weights into a policy of the same configuration.
+
+    Args:
+        policy: See `PI0Config.published`; with the horizon that the weights were trained with.
+        weights: What safetensors files hold; orbax trees go through `scripts/convert_openpi.py` first.
+        where: Path of the file, for messages.
+
+    Raises:
+        CheckpointError: A name is missing, unknown, or of another shape; with the closest names.
+    """
+    load_named(policy, weights, where=where, names=released_names(policy.config), unused=UNUSED)

@@ -1,0 +1,195 @@
+"""PaliGemma as a trunk: each camera's picture as 256 tokens, then the prompt, in one block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from visuomotor.backbones.checkpoint import find_model
+from visuomotor.backbones.paligemma import PaliGemma, PaliGemmaConfig
+from visuomotor.errors import unknown_name
+from visuomotor.nn.decoder import Decoder, DecoderConfig
+from visuomotor.nn.mixture import Segment
+from visuomotor.nn.pictures import resize_with_pad, unit_pictures
+from visuomotor.perception.geometry import every_camera
+from visuomotor.perception.sight import real_actions
+from visuomotor.perception.trunk import Seen
+from visuomotor.text.sentences import SentenceCache
+from visuomotor.text.tokenizer import load_tokenizer
+from visuomotor.transforms.base import Pipeline
+from visuomotor.transforms.normalize import Mode, Normalize
+from visuomotor.transforms.pad import PadCameras, PadDimensions
+from visuomotor.transforms.prompt import Prompt, cleaned
+from visuomotor.types import Batch, Diet, Sample, Spec, Stats
+
+__all__ = ["PaliGemmaTrunk", "PaliGemmaTrunkConfig", "binned"]
+
+Prompting = Literal["instruction", "instruction_and_state"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaliGemmaTrunkConfig:
+    """PaliGemma with the paddings of a checkpoint; the defaults are those of pi0."""
+
+    paligemma: PaliGemmaConfig = field(default_factory=PaliGemmaConfig)
+    """Sizes of the tower and of the language model."""
+    tokenizer: str = "google/paligemma-3b-pt-224"
+    """A tokenizer.json, a folder with one, or a name on the hub; read when a pipeline is made."""
+    max_tokens: int = 48
+    """Ids of a prompt."""
+    cameras: int = 3
+    """Most cameras of a body."""
+    state: int = 32
+    """Padded numbers of a state."""
+    action: int = 32
+    """Padded numbers of an action."""
+    normalize: Mode = "mean_std"
+    """How states and actions are brought to numbers around 0."""
+    prompt: Prompting = "instruction"
+    """What the prompt says: the instruction alone, as in pi0, or also the state, as in pi0.5."""
+
+    def __post_init__(self) -> None:
+        if self.prompt not in get_args(Prompting):
+            raise unknown_name("prompt of a trunk", self.prompt, get_args(Prompting))
+        if min(self.max_tokens, self.cameras, self.state, self.action) < 1:
+            raise ValueError(f"trunk: sizes must be at least 1, got {self}.")
+
+    @classmethod
+    def pi05(cls) -> PaliGemmaTrunkConfig:
+        """That of pi0.5."""
+        return cls(max_tokens=200, normalize="quantile", prompt="instruction_and_state")
+
+    @property
+    def decoder(self) -> DecoderConfig:
+        """Of the language model."""
+        return self.paligemma.language.decoder
+
+
+def written(sample: Sample) -> tuple[str, ...]:
+    """The prompt of pi0: the instruction, and a line break that becomes a token by itself."""
+    return cleaned(sample.instruction), "\n"
+
+
+def written_with_state(sample: Sample) -> tuple[str, ...]:
+    """The prompt of pi0.5: instruction and the bins of the current state, as in its released code."""
+    numbers = " ".join(str(number) for number in binned(sample.state[-1]))
+    return (f"Task: {cleaned(sample.instruction)}, State: {numbers};\nAction: ",)
+
+
+def binned(state: Float[np.ndarray, "*batch"]) -> Int64[np.ndarray, "*batch"]:
+    """The bin of each number among 256 between -1 and 1: its left edge counts; -1 below, 255 above.
+
+    Source: the released code of pi0.5, where a number below the range has a bin of its own.
+    """
+    return np.digitize(state, np.linspace(-1, 1, 257)[:-1]) - 1
+
+
+class PaliGemmaTrunk(nn.Module):
+    """Pictures and prompt to the first block of Gemma's tokens.
+
+    Args:
+        config: Sizes.
+        bodies: Data-set key to body.
+        horizon: Ticks of a chunk.
+
+    Raises:
+        ValueError: A body has more cameras, state or action numbers than the config has room for.
+    """
+
+    def __init__(self, config: PaliGemmaTrunkConfig, bodies: Mapping[str, Spec], *, horizon: int) -> None:
+        super().__init__()
+        self.config, self.horizon = config, horizon
+        self.views = every_camera(bodies.values())
+        if len(self.views) > config.cameras:
+            raise ValueError(
+                f"trunk: {len(self.views)} cameras ({', '.join(view.name for view in self.views)}), room for "
+                f"{config.cameras}. Leave some out of the spec, or train with more `cameras`."
+            )
+        for spec in bodies.values():
+            PadDimensions(spec, state=config.state, action=config.action)  # refuses what does not fit
+        self.paligemma = PaliGemma(config.paligemma)
+
+    @property
+    def decoder(self) -> Decoder:
+        """Of the language model."""
+        return self.paligemma.language.decoder
+
+    @property
+    def state_width(self) -> int:
+        """Padded numbers of a state."""
+        return self.config.state
+
+    @property
+    def action_width(self) -> int:
+        """Padded numbers of an action."""
+        return self.config.action
+
+    @property
+    def diet(self) -> Diet:
+        """Every tick with its pictures."""
+        return Diet()
+
+    @property
+    def sentence_encoder(self) -> str | None:
+        """None: it reads the instruction itself."""
+        return None
+
+    def pipeline(self, spec: Spec, stats: Stats, sentences: SentenceCache | None) -> Pipeline:
+        """Normalization, prompt, padding."""
+        config = self.config
+        tokenizer = load_tokenizer(find_model(config.tokenizer))
+        tokenizer.check(config.paligemma.language.vocabulary)
+        write = written if config.prompt == "instruction" else written_with_state
+        return Pipeline(
+            (
+                Normalize(state=stats["state"], action=stats["action"], mode=config.normalize),
+                Prompt(tokenizer, write, config.max_tokens),  # of the real numbers, so before padding
+                PadDimensions(spec, state=config.state, action=config.action),
+                PadCameras(self.views),
+            )
+        )
+
+    def observe(self, batch: Batch) -> Seen:
+        """What is observed while acting."""
+        state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
+        shape = (len(state), self.horizon, self.config.action)
+        return Seen(self._prefix(batch), state, state.new_zeros(shape), state.new_ones(shape))
+
+    def learn(self, batch: Batch, generator: torch.Generator | None) -> Seen:
+        """What a batch with actions teaches."""
+        if batch.actions is None:
+            raise ValueError("trunk: the batch has no actions to learn from.")
+        return self.observe(batch)._replace(left=batch.actions, mask=real_actions(batch))
+
+    def _prefix(self, batch: Batch) -> Segment:
+        """Pictures and prompt; cameras and padding that no sample of the batch has are dropped."""
+        if batch.tokens is None:
+            raise ValueError("trunk: the batch has no prompt. Run the policy's transforms first.")
+        ids, attend = batch.tokens.ids, batch.tokens.attend
+        names = [view.name for view in self.views]
+        if not torch.compiler.is_compiling():  # exact: what is masked takes no place and no position
+            names = [name for name in names if bool(batch.image_mask[name][:, -1].any())]
+            longest = int(attend.sum(1).max())
+            ids, attend = ids[:, :longest], attend[:, :longest]
+        there = {name: batch.image_mask[name][:, -1] for name in names}
+        parts = [self._seen(batch.images[name][:, -1]) for name in names]
+        real = [there[name][:, None].expand(part.shape[:2]) for name, part in zip(names, parts, strict=True)]
+        tokens = torch.cat([*parts, self.paligemma.language.embed(ids)], dim=1)
+        return Segment(tokens=tokens, real=_needed(torch.cat([*real, attend], dim=1)))
+
+    def _seen(self, pixels: Tensor) -> Float[Tensor, "row token feature"]:
+        size = self.config.paligemma.vision.image
+        return self.paligemma.see(unit_pictures(resize_with_pad(pixels, size, size)))
+
+
+def _needed(real: Bool[Tensor, "row token"]) -> Tensor | None:
+    """The mask, or None where all tokens are real, which attention does faster."""
+    if not torch.compiler.is_compiling() and bool(real.all()):
+        return None
+    return real

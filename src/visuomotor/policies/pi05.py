@@ -1,0 +1,357 @@
+# long: a policy family is one file, read downwards like the method section of a paper.
+"""pi0.5: pi0 with the state in the prompt, and an action expert whose norms are steered by flow time.
+
+Physical Intelligence (2025), "pi0.5: a vision-language-action model with open-world generalization".
+
+1. As in pi0 a vision-language model and an expert for actions share one attention; the velocity of a flow
+   from noise to the chunk is integrated in 10 steps.
+2. The state is a part of the prompt: each number in one of 256 bins, written as text. The expert reads
+   actions only.
+3. Flow time enters every norm of the expert as scale, shift and gate (adaptive norm); gates are 0 at the
+   start, so a fresh expert changes nothing. What depends on time alone is a table while acting.
+
+Their time runs as ours (0 is noise), and the released code turned it round; see `pi0`. Differences from the
+paper, and what is always saved without a change of the answer:
+
+- Missing cameras and padding of the prompt take no place and no position; the last layer of the trunk
+  computes keys and values alone.
+- Padded dimensions are not seen, and padding does not count in the loss; `padding="learned"` is as released.
+- `max_delay` trains with clean prefixes (Black et al. 2025), for which each tick has a time of its own.
+- `SightTrunkConfig` gives the trunk a few tokens made of everything that was observed, and tokens of the
+  state's bins; it learns from blind samples, too, and the flow models what is left of a first guess.
+- The subtask that is written before acting, and actions as tokens, are not here yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from visuomotor.backbones.language_model import decoder_names
+from visuomotor.backbones.paligemma import paligemma_names
+from visuomotor.errors import unknown_name
+from visuomotor.generative import flow
+from visuomotor.losses import Loss, Term
+from visuomotor.nn.decoder import Decoder, DecoderConfig
+from visuomotor.nn.embedding import embed_time
+from visuomotor.nn.mixture import Past, Segment, remember, repeat, run
+from visuomotor.nn.weights import Made, Names, load_named, nested
+from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunkConfig
+from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig, told, unread
+from visuomotor.policies.base import Acted, Context, Policy, continued
+from visuomotor.text.sentences import SentenceCache
+from visuomotor.transforms.base import Pipeline
+from visuomotor.types import Batch, Diet, Spec, Stats, Window
+
+__all__ = ["PI05", "PI05Config", "load_released", "released_names"]
+
+Padding = Literal["ignored", "learned"]
+
+EXPERT = 1  # the trunk is expert 0
+ACTIONS = 1  # block; what was observed is block 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PI05Config:
+    """Everything about a `PI05` policy that the data does not decide; the defaults are the paper's."""
+
+    horizon: int = 50
+    """Actions predicted by one call."""
+    trunk: PaliGemmaTrunkConfig | SightTrunkConfig = field(default_factory=PaliGemmaTrunkConfig.pi05)
+    """What sees and reads."""
+    expert_width: int = 1024
+    """Width of the action expert; depth and heads are those of the trunk."""
+    expert_mlp_width: int = 4096
+    """Hidden size of the action expert's feed-forward layers."""
+    draws: int = 1
+    """Noise draws for each observation in training."""
+    weight: float = 1.0
+    """Of the flow beside the losses of seeing."""
+    padding: Padding = "ignored"
+    """Padded dimensions are not read, or are noised, seen and learned as zeros, as released."""
+    time_law: flow.Law = "beta"
+    """Flow times to train at; the paper's favors those close to the noise."""
+    steps: int = 10
+    """Euler steps of one call."""
+    temperature: float = 1.0
+    """Scale of the noise from which a call starts; 1 as published, near 0 it stays close to the likeliest."""
+    max_delay: int = 0
+    """Longest clean prefix in training, in ticks; 0 trains without."""
+
+    def __post_init__(self) -> None:
+        if min(self.horizon, self.draws, self.steps) < 1:
+            raise ValueError(f"pi0.5: horizon, draws and steps must be at least 1, got {self}.")
+        if not 0 <= self.max_delay < self.horizon:
+            raise ValueError(f"pi0.5: max_delay must be in [0, {self.horizon}), got {self.max_delay}.")
+        if self.weight <= 0 or self.temperature < 0:
+            raise ValueError(f"pi0.5: expected weight above 0 and temperature at least 0, got {self}.")
+        if self.padding not in get_args(Padding):
+            raise unknown_name("padding of pi0.5", self.padding, get_args(Padding))
+        if self.time_law not in get_args(flow.Law):
+            raise unknown_name("law of flow times", self.time_law, get_args(flow.Law))
+
+    @property
+    def expert(self) -> DecoderConfig:
+        """The action expert."""
+        width = self.expert_width
+        return replace(self.trunk.decoder, width=width, mlp_width=self.expert_mlp_width, condition=width)
+
+    @classmethod
+    def published(cls) -> PI05Config:
+        """The released network and loss: PaliGemma 3B and an expert of 300 million weights."""
+        return cls(padding="learned")
+
+    @classmethod
+    def small(cls) -> PI05Config:
+        """What two CPU cores train in minutes."""
+        return cls(
+            horizon=8,
+            trunk=SightTrunkConfig(bins=256),
+            expert_width=96,
+            expert_mlp_width=256,
+            draws=4,
+            temperature=0.2,
+        )
+
+    @classmethod
+    def tiny(cls) -> PI05Config:
+        """Seconds on a laptop: for tests."""
+        return cls(
+            horizon=4,
+            trunk=replace(SightTrunkConfig.tiny(), bins=256),
+            expert_width=24,
+            expert_mlp_width=48,
+            draws=16,
+            steps=4,
+            temperature=0.2,
+        )
+
+
+class Condition(nn.Module):
+    """Flow time to what steers the norms of the expert.
+
+    Args:
+        width: Of the expert.
+
+    Source: appendix E of the paper, and its released code for the waves and the second nonlinearity.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.enter = nn.Linear(width, width)
+        self.leave = nn.Linear(width, width)
+
+    def forward(self, time: Float[Tensor, "*time"]) -> Float[Tensor, "*time width"]:
+        """One condition a time."""
+        waves = embed_time(1 - time, self.width).to(self.enter.weight.dtype)
+        return F.silu(self.leave(F.silu(self.enter(waves))))
+
+
+class PI05(Policy):
+    """The policy; cameras are the union over all bodies, state and action as wide as the widest body."""
+
+    Config = PI05Config
+    config: PI05Config
+    released = ("openpi safetensors", "LeRobot safetensors")
+
+    def __init__(self, config: PI05Config, bodies: Mapping[str, Spec]) -> None:
+        super().__init__(config, bodies)
+        self.trunk: SightTrunk | PaliGemmaTrunk
+        if isinstance(config.trunk, SightTrunkConfig):
+            self.trunk = SightTrunk(config.trunk, self.bodies, horizon=config.horizon)
+        else:
+            self.trunk = PaliGemmaTrunk(config.trunk, self.bodies, horizon=config.horizon)
+        self.expert = Decoder(config.expert)
+        self.action_width = self.trunk.action_width
+        self.condition = Condition(config.expert_width)
+        self.enter = nn.Linear(self.action_width, config.expert_width)
+        self.leave = nn.Linear(config.expert_width, self.action_width)
+        for part in unread(self.trunk.decoder):
+            part.requires_grad_(False)  # kept for released weights
+
+    @property
+    def window(self) -> Window:
+        """The current tick, and the horizon of the config."""
+        return Window(horizon=self.config.horizon)
+
+    @property
+    def diet(self) -> Diet:
+        """What its trunk asks for."""
+        return self.trunk.diet
+
+    @property
+    def sentence_encoder(self) -> str | None:
+        """Which frozen encoder the pipeline needs, if any."""
+        return self.trunk.sentence_encoder
+
+    @property
+    def experts(self) -> Sequence[Decoder]:
+        """Trunk and action expert."""
+        return self.trunk.decoder, self.expert
+
+    def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
+        """The pipeline of its trunk."""
+        return self.trunk.pipeline(self.check_key(key), stats, sentences)
+
+    def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
+        """Flow matching of the chunk, and the losses of seeing.
+
+        Source: eq. 1; the law of flow times is that of pi0.
+        """
+        seen = self.trunk.learn(batch, generator)
+        assert seen.left is not None
+        assert seen.mask is not None
+        past, draws = self.remember(seen), self.config.draws
+        mask, clean = seen.mask.repeat(draws, 1, 1), seen.left.repeat(draws, 1, 1)
+        if self.config.padding == "learned":
+            clean, mask = clean.masked_fill(~mask, 0), torch.ones_like(mask)
+        law, device = self.config.time_law, clean.device
+        time = flow.sample_time(clean.shape[:1], generator=generator, law=law, device=device)
+        learn = None
+        if self.config.max_delay:
+            horizon, most = self.config.horizon, self.config.max_delay
+            time, learn = flow.train_prefix(time, horizon, maximum=most, generator=generator)
+        velocity = self.velocity([repeat(part, draws) for part in past], mask.any(1))
+        total, count = flow.loss(velocity, clean, generator=generator, mask=mask, learn=learn, time=time)
+        return Loss({"flow": Term(total, count, self.config.weight), **seen.losses})
+
+    def act(
+        self,
+        batch: Batch,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        context: Context | None = None,
+        prefix: Tensor | None = None,
+        held: Tensor | None = None,
+    ) -> Acted:
+        """Integrate the flow from noise to a chunk in `steps` Euler steps, each of the expert alone.
+
+        A promised prefix stands as it is if the policy was trained with clean prefixes; else, or if it is
+        not held in full, the flow is guided towards it (`flow.guide`).
+        """
+        if batch.action_mask is None:
+            raise ValueError("pi0.5: the batch has no action mask. Run the policy's transforms first.")
+        if noise is None:
+            shape = (len(batch), self.config.horizon, self.action_width)
+            noise = torch.randn(shape, generator=generator, device=batch.state.device)
+        seen = self.trunk.observe(batch)
+        real = batch.action_mask
+        if self.config.padding == "learned":
+            real = torch.ones_like(real)
+        velocity = self.velocity(self.remember(seen), real, tabulated=True)
+        if prefix is not None:
+            promised = told(seen, prefix)
+            if held is None and self.config.max_delay >= prefix.shape[1]:
+                velocity = flow.clamp(velocity, promised)
+            else:
+                weights = prefix.new_ones(prefix.shape[:2]) if held is None else held
+                velocity = flow.guide(velocity, promised, weights)
+        left = flow.integrate(velocity, self.config.temperature * noise, steps=self.config.steps)
+        actions = (seen.guess + seen.doubt * left).float()
+        if prefix is not None:  # what will have run stands as it is, however far the pull came
+            surely = prefix.new_ones(prefix.shape[:2]) if held is None else (held >= 1).to(prefix)
+            actions = continued(actions, prefix, surely)
+        return Acted(actions=actions)
+
+    def remember(self, seen: Seen) -> list[Past]:
+        """Keys and values of what was observed, which no step of the flow changes."""
+        return remember(self.experts, [seen.prefix])
+
+    def velocity(
+        self, past: Sequence[Past], real: Bool[Tensor, "row action"], *, tabulated: bool = False
+    ) -> flow.Velocity:
+        """The velocity as a function of chunk and flow time; padded dimensions are not read.
+
+        Args:
+            past: What `remember` gives.
+            real: Dimensions of the body.
+            tabulated: Look up what depends on time alone; right at multiples of `1 / steps` only.
+        """
+        steps = self.config.steps
+        every = torch.arange(steps + 1, device=real.device) / steps
+        table = self.expert.steer(self.condition(every)) if tabulated else None
+
+        def velocity(chunk: Tensor, time: Tensor) -> Tensor:
+            time = time[:, None] if time.ndim == 1 else time  # row -> row 1
+            if table is None:
+                steering = self.expert.steer(self.condition(time))
+            else:
+                steering = table[:, (time * steps).round().long()]  # norm row 1|horizon steering
+            tokens = self.enter(chunk * real[:, None])
+            actions = Segment(tokens=tokens, expert=EXPERT, block=ACTIONS, steering=steering)
+            (end,), _ = run(self.experts, [actions], past)
+            return self.leave(end)
+
+        return velocity
+
+
+# Weight loading
+
+FRONTS = ("", "model.")
+"""What stands before every name: nothing in openpi's and transformers' files, "model." in LeRobot's."""
+UNUSED = ("*paligemma_with_expert.gemma_expert.lm_head.weight",)
+"""Never trained and never computed, but saved: the expert predicts no words."""
+PROJECTIONS = {
+    "enter": "action_in_proj",
+    "condition.enter": "time_mlp_in",
+    "condition.leave": "time_mlp_out",
+}
+
+
+def steered_names(config: DecoderConfig) -> dict[str, str]:
+    """The table of names of an expert: as of any decoder, but for its norms, which are steered."""
+    names = {}
+    for ours, theirs in decoder_names(config).items():
+        if ours.endswith("norm.weight"):
+            for part in ("weight", "bias"):
+                steer = ours.replace("norm.weight", f"norm.steer.{part}")
+                names[steer] = theirs.removesuffix("weight") + f"dense.{part}"
+        else:
+            names[ours] = theirs
+    return names
+
+
+def released_names(config: PI05Config) -> Names:
+    """Each weight of a policy -> its spellings in released files (openpi, LeRobot, transformers).
+
+    Their velocity goes from the chunk to the noise, so the last layer changes its sign.
+
+    Raises:
+        ValueError: A policy with the shared sight, of which nothing was released.
+    """
+    if not isinstance(config.trunk, PaliGemmaTrunkConfig):
+        raise ValueError("pi0.5: released weights have PaliGemma as their trunk; see PI05Config.published().")
+    fronts = tuple(
+        f"{front}paligemma_with_expert.paligemma.{part}" for front in FRONTS for part in ("model.", "")
+    )
+    expert = tuple(f"{front}paligemma_with_expert.gemma_expert.model." for front in FRONTS)
+    names = nested(paligemma_names(config.trunk.paligemma, fronts), "trunk.paligemma.", "")
+    names |= nested(steered_names(config.expert), "expert.", expert)
+    for part in ("weight", "bias"):
+        for ours, theirs in PROJECTIONS.items():
+            names[f"{ours}.{part}"] = tuple(f"{front}{theirs}.{part}" for front in FRONTS)
+        leaves = tuple(Made((f"{front}action_out_proj.{part}",), torch.neg) for front in FRONTS)
+        names[f"leave.{part}"] = leaves
+    return names
+
+
+def load_released(policy: PI05, weights: Mapping[str, Tensor], *, where: str = "pi0.5") -> None:
+    """Copy released weights into a policy of the same configuration.
+
+    Args:
+        policy: See `PI05Config.published`; with the horizon that the weights were trained with.
+        weights: What safetensors files hold; orbax trees go through `scripts/convert_openpi.py` first.
+        where: Path of the file, for messages.
+
+    Raises:
+        CheckpointError: A name is missing, unknown, or of another shape; with the closest names.
+    """
+    load_named(policy, weights, where=where, names=released_names(policy.config), unused=UNUSED)

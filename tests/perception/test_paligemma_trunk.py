@@ -1,0 +1,98 @@
+"""PaliGemma as a trunk: the contract with a tokenizer that the test makes, and prompts to the letter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from calibrated import armed_body
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from visuomotor.backbones.paligemma import PaliGemmaConfig
+from visuomotor.backbones.siglip import SigLIPConfig
+from visuomotor.errors import CheckpointError, DataError
+from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig, written, written_with_state
+from visuomotor.policies.pi0 import PI0, PI0Config
+from visuomotor.policies.pi05 import PI05, PI05Config
+from visuomotor.testing import check_policy
+from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.types import Window
+
+VOCABULARY = 300
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One id a byte, and marks for begin and end."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {"<pad>": 0, "<eos>": 1, "<bos>": 2} | {letter: 3 + n for n, letter in enumerate(alphabet)}
+    words |= {f"<unused{n}>": n for n in range(len(words), VOCABULARY)}
+    table = Tokenizer(models.BPE(words, []))
+    table.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    table.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        '{"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}'
+    )
+    return str(folder)
+
+
+def trunk(tokenizer: str, **changes: object) -> PaliGemmaTrunkConfig:
+    language = PaliGemmaConfig.tiny(VOCABULARY).language
+    sizes = PaliGemmaConfig(vision=SigLIPConfig.tiny(), language=language)
+    config = PaliGemmaTrunkConfig(
+        paligemma=sizes, tokenizer=tokenizer, max_tokens=160, cameras=2, state=8, action=8
+    )
+    return replace(config, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_pi0_with_paligemma_keeps_the_contract(tokenizer: str) -> None:
+    config = replace(PI0Config.tiny(), trunk=trunk(tokenizer), temperature=1.0)
+    check_policy(lambda: PI0(config, {"one": armed_body()}), samples=3, compiles=False)
+
+
+def test_the_prompts_are_those_of_the_released_code(tokenizer: str) -> None:
+    sample = random_sample(armed_body(), Window(horizon=4), "one", 0)
+    sample = replace(sample, instruction=" put_it\nthere ", state=np.array([[-2.0, 0.0, 1.0]], np.float32))
+    assert written(sample) == ("put it there", "\n")
+    assert written_with_state(sample) == ("Task: put it there, State: -1 128 255;\nAction: ",)
+
+
+def test_the_state_in_the_prompt_is_normalized_and_not_padded(tokenizer: str) -> None:
+    spec = armed_body()
+    config = replace(
+        PI05Config.tiny(), trunk=trunk(tokenizer, prompt="instruction_and_state", normalize="quantile")
+    )
+    policy = PI05(config, {"one": spec})
+    sample = policy.transforms("one", random_stats(spec)).apply(random_sample(spec, policy.window, "one", 0))
+    assert sample.tokens is not None
+    ids = sample.tokens.ids[sample.tokens.attend]
+    assert ids[0] == 2
+    space = ids[-1]  # one id a byte, and the prompt ends with "Action: "
+    words, numbers = len(sample.instruction.split()), len(spec.state)
+    assert (ids == space).sum() == 1 + (words - 1) + 2 + (numbers - 1) + 1
+    assert sample.state.shape == (1, 8)  # padded, but not in the prompt
+
+
+def test_a_prompt_that_is_too_long_is_refused(tokenizer: str) -> None:
+    spec = armed_body()
+    policy = PI0(replace(PI0Config.tiny(), trunk=trunk(tokenizer, max_tokens=4)), {"one": spec})
+    pipeline = policy.transforms("one", random_stats(spec))
+    with pytest.raises(DataError, match="reads at most 4"):
+        pipeline.apply(random_sample(spec, policy.window, "one", 0))
+
+
+def test_a_tokenizer_of_another_model_is_refused(tokenizer: str) -> None:
+    spec = armed_body()
+    language = PaliGemmaConfig.tiny(64).language
+    sizes = PaliGemmaConfig(vision=SigLIPConfig.tiny(), language=language)
+    policy = PI0(replace(PI0Config.tiny(), trunk=trunk(tokenizer, paligemma=sizes)), {"one": spec})
+    with pytest.raises(CheckpointError, match="300 ids, the model 64"):
+        policy.transforms("one", random_stats(spec))
+
+
+def test_a_state_that_is_too_wide_is_refused(tokenizer: str) -> None:
+    with pytest.raises(ValueError, match="Choose a larger padded state"):
+        PI0(replace(PI0Config.tiny(), trunk=trunk(tokenizer, state=1)), {"one": armed_body()})

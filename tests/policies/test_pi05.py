@@ -1,0 +1,99 @@
+"""The family `pi05` keeps the contract of every policy, and its own promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from calibrated import armed_body
+
+from visuomotor.data.collate import collate
+from visuomotor.nn.weights import nested
+from visuomotor.perception.paligemma_trunk import binned
+from visuomotor.policies.pi05 import PI05, PI05Config, released_names
+from visuomotor.testing import check_policy
+from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.types import Batch
+
+BODIES = {"one": armed_body()}
+
+
+def random_batch(policy: PI05, count: int = 4) -> Batch:
+    key, spec = next(iter(policy.bodies.items()))
+    pipeline = policy.transforms(key, random_stats(spec))
+    samples = [pipeline.apply(random_sample(spec, policy.window, key, number)) for number in range(count)]
+    return collate(samples, policy.embodiments)
+
+
+@pytest.fixture
+def policy() -> PI05:
+    torch.manual_seed(0)
+    made = PI05(PI05Config.tiny(), BODIES).eval()
+    for parameter in made.expert.parameters():  # fresh norms are steered by nothing
+        torch.nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+@pytest.mark.slow
+def test_the_shared_sight_keeps_the_contract() -> None:
+    check_policy(lambda: PI05(replace(PI05Config.tiny(), max_delay=2), BODIES), compiles=False)
+
+
+def test_what_depends_on_time_alone_may_be_looked_up(policy: PI05) -> None:
+    batch = random_batch(policy)
+    assert batch.action_mask is not None
+    chunk = torch.randn(4, 4, policy.action_width)
+    with torch.no_grad():
+        past = policy.remember(policy.trunk.observe(batch))
+        plain = policy.velocity(past, batch.action_mask)
+        table = policy.velocity(past, batch.action_mask, tabulated=True)
+        for step in range(policy.config.steps):
+            time = torch.full((4,), step / policy.config.steps)
+            torch.testing.assert_close(table(chunk, time), plain(chunk, time))
+        assert not torch.allclose(plain(chunk, time), plain(chunk, time - 0.5))
+
+
+def test_each_tick_may_have_a_time_of_its_own(policy: PI05) -> None:
+    batch = random_batch(policy)
+    assert batch.action_mask is not None
+    chunk, time = torch.randn(4, 4, policy.action_width), torch.full((4,), 0.25)
+    with torch.no_grad():
+        past = policy.remember(policy.trunk.observe(batch))
+        velocity = policy.velocity(past, batch.action_mask)
+        each = velocity(chunk, time[:, None].expand(4, 4))
+        torch.testing.assert_close(each, velocity(chunk, time))
+        mixed = time[:, None].repeat(1, 4)
+        mixed[:, 0] = 1.0
+        assert not torch.allclose(velocity(chunk, mixed), each)
+
+
+def test_a_fresh_expert_answers_what_it_is_given() -> None:
+    torch.manual_seed(0)
+    made = PI05(PI05Config.tiny(), BODIES).eval()
+    batch = random_batch(made)
+    assert batch.action_mask is not None
+    chunk = torch.randn(4, 4, made.action_width)
+    with torch.no_grad():
+        found = made.velocity(made.remember(made.trunk.observe(batch)), batch.action_mask)(
+            chunk, torch.zeros(4)
+        )
+        tokens = made.enter(chunk * batch.action_mask[:, None])
+        normed = tokens * torch.rsqrt(tokens.square().mean(-1, keepdim=True) + 1e-6)
+    torch.testing.assert_close(found, made.leave(normed))
+
+
+def test_the_bins_of_a_state_are_those_of_the_released_code() -> None:
+    state = np.array([-1.5, -1.0, -0.999, 0.0, 0.9999, 1.0, 3.0], dtype=np.float32)
+    assert binned(state).tolist() == [-1, 0, 0, 128, 255, 255, 255]
+
+
+def test_published_size_has_the_published_number_of_weights() -> None:
+    with torch.device("meta"):
+        made = PI05(PI05Config.published(), BODIES)
+    assert sum(weight.numel() for weight in made.parameters()) == 3_353_433_872
+    names = nested(released_names(made.config), "", "")
+    assert set(names) == {name for name, _ in made.named_parameters()}
+    spelled = names["expert.layers.3.mlp_norm.steer.bias"]
+    assert "paligemma_with_expert.gemma_expert.model.layers.3.post_attention_layernorm.dense.bias" in spelled

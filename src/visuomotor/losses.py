@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Loss", "Term"]
+__all__ = ["Loss", "Term", "token_loss"]
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,14 @@ class Loss:
             name: (float(term.sum.detach()) / float(term.count)) if float(term.count) > 0 else float("nan")
             for name, term in self.terms.items()
         }
+
+
+def token_loss(
+    scores: Float[Tensor, "row token word"],
+    ids: Int[Tensor, "row token"],
+    learned: Bool[Tensor, "row token"],
+    weight: float = 1.0,
+) -> Term:
+    """Cross-entropy of words, where they are learned; ids elsewhere are not read."""
+    wrong = F.cross_entropy(scores.float().transpose(1, 2), ids.masked_fill(~learned, 0), reduction="none")
+    return Term(wrong.masked_fill(~learned, 0).sum(), learned.sum().to(wrong.dtype), weight)

@@ -13,9 +13,11 @@ from calibrated import armed_body
 from visuomotor.codecs.fast import FAST
 from visuomotor.data.collate import collate
 from visuomotor.errors import DataError
+from visuomotor.nn.mixture import Segment, run
 from visuomotor.policies.pi0_fast import PI0FAST, PI0FASTConfig
 from visuomotor.testing import check_policy
 from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.transforms.action_tokens import behind
 from visuomotor.types import Batch
 
 BODIES = {"one": armed_body()}
@@ -64,29 +66,29 @@ def test_tokens_one_by_one_are_the_likeliest_of_all_at_once() -> None:
     """Cached decoding against scores of the whole text, and against a loop over one sample."""
     policy = built()
     batch = random_batch(policy)
+    begin = torch.full((3, 1), policy.config.vocabulary)
     with torch.no_grad():
         seen = policy.trunk.observe(batch)
-        together = policy.write(seen)
+        together = policy.write(seen, begin)
         for row, tokens in enumerate(together):
-            alone = policy.write(policy.trunk.observe(batch.map(lambda t, row=row: t[row : row + 1])))[0]
-            assert np.array_equal(alone, tokens)
-            ids = torch.tensor([[policy.config.vocabulary, *tokens]])
-            prefix = seen.prefix._replace(tokens=seen.prefix.tokens[row : row + 1])
-            scores, _ = policy._write(prefix, ids[:, :-1])
+            one = policy.trunk.observe(batch.map(lambda t, row=row: t[row : row + 1]))
+            assert np.array_equal(policy.write(one, begin[:1])[0], tokens)
+            ids = torch.tensor([[policy.config.vocabulary, *tokens[:-1]]])
+            text = Segment(tokens=policy.trunk.embed(ids), block=1, causal=True)
+            (_, end), _ = run([policy.trunk.decoder], [one.prefix, text])
+            scores = policy.trunk.score(end)[0].numpy()
             for place, token in enumerate(tokens):
                 allowed = policy.required.allowed(tokens[:place])
-                said = scores[0, place, : len(allowed)].numpy()
-                assert token == np.where(allowed, said, -np.inf).argmax()
+                assert token == np.where(allowed, scores[place, : len(allowed)], -np.inf).argmax()
 
 
 def test_learned_tokens_decode_to_the_chunk() -> None:
     policy = built()
     batch = random_batch(policy)
-    written = policy._written(batch)
+    written, real = behind(batch, policy.trunk.prompt_width)
     assert batch.actions is not None
     for row, actions in enumerate(batch.actions):
-        ids = written.ids[row][written.attend[row]][1:].numpy()
-        decoded = policy.required.decode(ids)
+        decoded = policy.required.decode(written[row][real[row]][1:].numpy())
         assert isinstance(decoded, np.ndarray)
         reached = int(batch.horizon_mask[row].sum())  # type: ignore[index]
         bound = policy.required.rounding_bound

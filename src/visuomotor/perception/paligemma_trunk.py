@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from visuomotor.backbones.checkpoint import find_model
@@ -19,9 +19,9 @@ from visuomotor.nn.mixture import Segment
 from visuomotor.nn.pictures import resize_with_pad, unit_pictures
 from visuomotor.perception.geometry import every_camera
 from visuomotor.perception.sight import real_actions
-from visuomotor.perception.trunk import Seen
+from visuomotor.perception.trunk import Seen, Writing
 from visuomotor.text.sentences import SentenceCache
-from visuomotor.text.tokenizer import load_tokenizer
+from visuomotor.text.tokenizer import Tokenizer, load_tokenizer
 from visuomotor.transforms.base import Pipeline
 from visuomotor.transforms.normalize import Mode, Normalize
 from visuomotor.transforms.pad import PadCameras, PadDimensions
@@ -30,7 +30,10 @@ from visuomotor.types import Batch, Diet, Sample, Spec, Stats
 
 __all__ = ["PaliGemmaTrunk", "PaliGemmaTrunkConfig", "binned"]
 
-Prompting = Literal["instruction", "instruction_and_state"]
+Prompting = Literal["instruction", "instruction_and_state", "before_tokens"]
+
+CODES = 128
+"""Of shapes, at the end of PaliGemma's vocabulary; actions are counted down from before them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,8 @@ class PaliGemmaTrunkConfig:
     normalize: Mode = "mean_std"
     """How states and actions are brought to numbers around 0."""
     prompt: Prompting = "instruction"
-    """What the prompt says: the instruction alone, as in pi0, or also the state, as in pi0.5."""
+    """What the prompt says: the instruction alone, as in pi0; also the state, as in pi0.5; or, as in
+    pi0-FAST, both in lower case and without what announces actions, which is then written."""
 
     def __post_init__(self) -> None:
         if self.prompt not in get_args(Prompting):
@@ -64,6 +68,11 @@ class PaliGemmaTrunkConfig:
     def pi05(cls) -> PaliGemmaTrunkConfig:
         """That of pi0.5."""
         return cls(max_tokens=200, normalize="quantile", prompt="instruction_and_state")
+
+    @classmethod
+    def pi0_fast(cls) -> PaliGemmaTrunkConfig:
+        """That of pi0-FAST; actions are as wide as the robot's in its released code, and padded here."""
+        return cls(max_tokens=180, normalize="quantile", prompt="before_tokens")
 
     @property
     def decoder(self) -> DecoderConfig:
@@ -80,6 +89,19 @@ def written_with_state(sample: Sample) -> tuple[str, ...]:
     """The prompt of pi0.5: instruction and the bins of the current state, as in its released code."""
     numbers = " ".join(str(number) for number in binned(sample.state[-1]))
     return (f"Task: {cleaned(sample.instruction)}, State: {numbers};\nAction: ",)
+
+
+def written_before_tokens(sample: Sample) -> tuple[str, ...]:
+    """The prompt of pi0-FAST, as in its released code; "Action: " begins what is written."""
+    numbers = " ".join(str(number) for number in binned(sample.state[-1]))
+    return (f"Task: {cleaned(sample.instruction).lower()}, State: {numbers};\n",)
+
+
+PROMPTS: dict[str, Callable[[Sample], tuple[str, ...]]] = {
+    "instruction": written,
+    "instruction_and_state": written_with_state,
+    "before_tokens": written_before_tokens,
+}
 
 
 def binned(state: Float[np.ndarray, "*batch"]) -> Int64[np.ndarray, "*batch"]:
@@ -131,6 +153,35 @@ class PaliGemmaTrunk(nn.Module):
         return self.config.action
 
     @property
+    def prompt_width(self) -> int:
+        """Columns of a batch's tokens that are read; what a family writes stands behind them."""
+        return self.config.max_tokens
+
+    def writing(self) -> Writing:
+        """As in the released code of pi0-FAST: "Action: ", tokens counted down, "|", an end of text."""
+        tokenizer = self._tokenizer()
+        before, after = tokenizer.encode("Action: "), tokenizer.encode("|", eos=True)
+        return Writing(tuple(before), tuple(after), self.last_action)
+
+    @property
+    def last_action(self) -> int:
+        """Id of a codec's token 0."""
+        return self.config.paligemma.language.vocabulary - 1 - CODES
+
+    def embed(self, ids: Int[Tensor, "row token"]) -> Float[Tensor, "row token width"]:
+        """Words as the decoder takes them."""
+        return self.paligemma.language.embed(ids)
+
+    def score(self, states: Float[Tensor, "row token width"]) -> Float[Tensor, "row token word"]:
+        """Scores of every word as the next one, from states behind the last norm."""
+        return self.paligemma.language.score(states)
+
+    def _tokenizer(self) -> Tokenizer:
+        tokenizer = load_tokenizer(find_model(self.config.tokenizer))
+        tokenizer.check(self.config.paligemma.language.vocabulary)
+        return tokenizer
+
+    @property
     def diet(self) -> Diet:
         """Every tick with its pictures."""
         return Diet()
@@ -143,13 +194,13 @@ class PaliGemmaTrunk(nn.Module):
     def pipeline(self, spec: Spec, stats: Stats, sentences: SentenceCache | None) -> Pipeline:
         """Normalization, prompt, padding."""
         config = self.config
-        tokenizer = load_tokenizer(find_model(config.tokenizer))
-        tokenizer.check(config.paligemma.language.vocabulary)
-        write = written if config.prompt == "instruction" else written_with_state
+        tokenizer = self._tokenizer()
         return Pipeline(
             (
                 Normalize(state=stats["state"], action=stats["action"], mode=config.normalize),
-                Prompt(tokenizer, write, config.max_tokens),  # of the real numbers, so before padding
+                Prompt(
+                    tokenizer, PROMPTS[config.prompt], config.max_tokens
+                ),  # of the real numbers, so before padding
                 PadDimensions(spec, state=config.state, action=config.action),
                 PadCameras(self.views),
             )
@@ -171,7 +222,8 @@ class PaliGemmaTrunk(nn.Module):
         """Pictures and prompt; cameras and padding that no sample of the batch has are dropped."""
         if batch.tokens is None:
             raise ValueError("trunk: the batch has no prompt. Run the policy's transforms first.")
-        ids, attend = batch.tokens.ids, batch.tokens.attend
+        most = self.config.max_tokens  # what a family writes behind the prompt is its own
+        ids, attend = batch.tokens.ids[:, :most], batch.tokens.attend[:, :most]
         names = [view.name for view in self.views]
         if not torch.compiler.is_compiling():  # exact: what is masked takes no place and no position
             names = [name for name in names if bool(batch.image_mask[name][:, -1].any())]

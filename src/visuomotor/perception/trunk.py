@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from visuomotor.backbones.gemma import gemma_2b
@@ -25,7 +25,7 @@ from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Diet, Spec, Stats
 
-__all__ = ["Seen", "SightTrunk", "SightTrunkConfig", "gemma", "told", "unread"]
+__all__ = ["Seen", "SightTrunk", "SightTrunkConfig", "Writing", "gemma", "told", "unread"]
 
 
 def gemma(
@@ -66,6 +66,21 @@ class Seen(NamedTuple):
     losses: Mapping[str, Term] = {}
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How a trunk's language model writes a chunk behind its prompt.
+
+    Attributes:
+        before: Ids that announce it.
+        after: Ids that end it.
+        last: Id of a codec's token 0, from which ids are counted down; None if ids are the tokens.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...] = ()
+    last: int | None = None
+
+
 def told(seen: Seen, actions: Float[Tensor, "row tick action"]) -> Float[Tensor, "row tick action"]:
     """The first ticks of a chunk in the units that experts model."""
     reach = actions.shape[1]
@@ -88,14 +103,18 @@ class SightTrunkConfig:
     """How the instruction is read."""
     tokens: int = 4
     """Tokens made of everything that was observed."""
+    words: int = 0
+    """Rows of its table of words, for families that let it write; 0 for a trunk that writes nothing."""
     bins: int = 0
     """Cells of a state's numbers, each of which is then a token of its own, too; 0 for no such tokens."""
     guess: float = 10.0
     """Weight of a first guess of the chunk by regression, of which experts model what is left; 0 for none."""
 
     def __post_init__(self) -> None:
-        if self.tokens < 1 or min(self.guess, self.bins) < 0:
-            raise ValueError(f"trunk: expected at least 1 token, guess and bins at least 0, got {self}.")
+        if self.tokens < 1 or min(self.guess, self.bins, self.words) < 0:
+            raise ValueError(
+                f"trunk: expected at least 1 token, guess, bins and words at least 0, got {self}."
+            )
 
     @classmethod
     def tiny(cls) -> SightTrunkConfig:
@@ -127,6 +146,9 @@ class SightTrunk(nn.Module):
         self.enter = nn.Linear(self.sight.width, config.tokens * config.decoder.width)
         self.numbers = nn.Embedding(config.bins, config.decoder.width) if config.bins else None
         self.dimensions = nn.Embedding(self.sight.state_width, config.decoder.width) if config.bins else None
+        self.words = nn.Embedding(config.words, config.decoder.width) if config.words else None
+        if self.words is not None:
+            nn.init.normal_(self.words.weight, std=config.decoder.width**-0.5)  # scores of size 1
         self.decoder = Decoder(config.decoder)
         self.guess = Guess(self.sight.width, horizon, self.action_width) if config.guess else None
 
@@ -158,6 +180,24 @@ class SightTrunk(nn.Module):
     def pipeline(self, spec: Spec, stats: Stats, sentences: SentenceCache | None) -> Pipeline:
         """That of the shared sight."""
         return self.sight.pipeline(spec, stats, sentences)
+
+    def writing(self) -> Writing:
+        """The last word of its table begins a chunk; the others are the tokens of a codec."""
+        return Writing(before=(self.config.words - 1,))
+
+    def embed(self, ids: Int[Tensor, "row token"]) -> Float[Tensor, "row token width"]:
+        """Words as the decoder takes them."""
+        return self._table(ids)
+
+    def score(self, states: Float[Tensor, "row token width"]) -> Float[Tensor, "row token word"]:
+        """Scores of every word as the next one, from states behind the last norm."""
+        return states @ self._table.weight.T
+
+    @property
+    def _table(self) -> nn.Embedding:
+        if self.words is None:
+            raise ValueError("trunk: it writes nothing. Build it with words=... in its config.")
+        return self.words
 
     def observe(self, batch: Batch) -> Seen:
         """What is observed while acting."""

@@ -28,21 +28,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from visuomotor.codecs.base import DecodeFailure
 from visuomotor.codecs.fast import FAST
 from visuomotor.errors import DataError
-from visuomotor.losses import Loss, Term
+from visuomotor.losses import Loss, token_loss
 from visuomotor.nn.mixture import Past, Segment, join, run
+from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunkConfig
 from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
-from visuomotor.transforms.action_tokens import ActionTokens
+from visuomotor.transforms.action_tokens import ActionTokens, behind, written_ids
 from visuomotor.transforms.base import Pipeline
-from visuomotor.types import Batch, Diet, Spec, Stats, Tokens, Window
+from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
 __all__ = ["PI0FAST", "PI0FASTConfig"]
 
@@ -51,11 +51,11 @@ __all__ = ["PI0FAST", "PI0FASTConfig"]
 class PI0FASTConfig:
     """Everything about a `PI0FAST` policy that the data does not decide."""
 
-    horizon: int = 8
-    """Actions predicted by one call."""
-    trunk: SightTrunkConfig = field(default_factory=SightTrunkConfig)
+    horizon: int = 10
+    """Actions predicted by one call; a second of DROID, as released."""
+    trunk: PaliGemmaTrunkConfig | SightTrunkConfig = field(default_factory=PaliGemmaTrunkConfig.pi0_fast)
     """What sees, reads and writes."""
-    vocabulary: int = 512
+    vocabulary: int = 1024
     """Most tokens of the codec."""
     scale: float = 10.0
     """What coefficients are multiplied by before they are rounded: larger is finer, and longer."""
@@ -65,16 +65,27 @@ class PI0FASTConfig:
     def __post_init__(self) -> None:
         if min(self.horizon, self.vocabulary) < 1 or self.scale <= 0:
             raise ValueError(f"pi0-FAST: sizes and scale must be positive, got {self}.")
+        if isinstance(self.trunk, SightTrunkConfig) and self.trunk.words != self.vocabulary + 1:
+            raise ValueError(
+                f"pi0-FAST: the trunk's words are the codec's tokens and one that begins a chunk: expected "
+                f"{self.vocabulary + 1}, got {self.trunk.words}."
+            )
+
+    @classmethod
+    def published(cls) -> PI0FASTConfig:
+        """The released network: PaliGemma 3B alone."""
+        return cls()
 
     @classmethod
     def small(cls) -> PI0FASTConfig:
         """What two CPU cores train in minutes."""
-        return cls(trunk=SightTrunkConfig(bins=256))
+        return cls(horizon=8, trunk=SightTrunkConfig(bins=256, words=513), vocabulary=512)
 
     @classmethod
     def tiny(cls) -> PI0FASTConfig:
         """Seconds on a laptop: for tests."""
-        return cls(horizon=4, trunk=replace(SightTrunkConfig.tiny(), bins=256), vocabulary=256)
+        trunk = replace(SightTrunkConfig.tiny(), bins=256, words=257)
+        return cls(horizon=4, trunk=trunk, vocabulary=256)
 
 
 class PI0FAST(Policy):
@@ -85,7 +96,11 @@ class PI0FAST(Policy):
 
     def __init__(self, config: PI0FASTConfig, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)
-        self.trunk = SightTrunk(config.trunk, self.bodies, horizon=config.horizon)
+        self.trunk: SightTrunk | PaliGemmaTrunk
+        if isinstance(config.trunk, SightTrunkConfig):
+            self.trunk = SightTrunk(config.trunk, self.bodies, horizon=config.horizon)
+        else:
+            self.trunk = PaliGemmaTrunk(config.trunk, self.bodies, horizon=config.horizon)
         self.action_width = self.trunk.action_width
         self.codec = None if config.codec is None else FAST.from_json(config.codec)
         if self.codec and (self.codec.horizon, self.codec.action) != (config.horizon, self.action_width):
@@ -93,9 +108,6 @@ class PI0FAST(Policy):
                 f"pi0-FAST: the codec was fitted to chunks of {self.codec.horizon} x {self.codec.action}, "
                 f"the policy's are {config.horizon} x {self.action_width}. Fit it anew: codec=None."
             )
-        width = config.trunk.decoder.width
-        self.words = nn.Embedding(config.vocabulary + 1, width)  # and one that begins a chunk
-        self.score = nn.Linear(width, config.vocabulary, bias=False)
 
     @property
     def window(self) -> Window:
@@ -128,7 +140,8 @@ class PI0FAST(Policy):
         pipeline = self.trunk.pipeline(self.check_key(key), stats, sentences)
         if self.codec is None:
             return pipeline
-        return Pipeline((*pipeline.transforms, ActionTokens(self.codec, None, [self.config.vocabulary])))
+        how = self.trunk.writing()
+        return Pipeline((*pipeline.transforms, ActionTokens(self.codec, how.last, how.before, how.after)))
 
     def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
         """Cross-entropy of each token of the chunk, and the losses of seeing.
@@ -137,15 +150,11 @@ class PI0FAST(Policy):
         """
         seen = self.trunk.learn(batch, generator)
         assert seen.mask is not None
-        tokens = [self._written(batch)]
-        if batch.blind is not None and batch.blind.actions is not None:
-            tokens.append(self._written(batch.blind))
-        ids, real = _stacked(tokens)
-        scores, _ = self._write(seen.prefix, ids[:, :-1])
-        counts = real[:, 1:] & seen.mask.flatten(1).any(1, keepdim=True)
-        wrong = F.cross_entropy(scores.float().transpose(1, 2), ids[:, 1:] * counts, reduction="none")
-        wrong = wrong.masked_fill(~counts, 0)
-        return Loss({"token": Term(wrong.sum(), counts.sum().to(wrong.dtype)), **seen.losses})
+        ids, real = behind(batch, self.trunk.prompt_width)
+        tokens = Segment(tokens=self.trunk.embed(ids[:, :-1]), block=1, causal=True)
+        (_, end), _ = run([self.trunk.decoder], [seen.prefix, tokens])
+        learned = real[:, 1:] & seen.mask.flatten(1).any(1, keepdim=True)
+        return Loss({"token": token_loss(self.trunk.score(end), ids[:, 1:], learned), **seen.losses})
 
     def act(
         self,
@@ -159,7 +168,9 @@ class PI0FAST(Policy):
     ) -> Acted:
         """The likeliest tokens one by one, decoded; nothing is random. Promised actions stand as they are."""
         seen = self.trunk.observe(batch)
-        chunks = [self.required.decode(row) for row in self.write(seen)]
+        chunks = [
+            self.required.decode(row) for row in self.write(seen, behind(batch, self.trunk.prompt_width)[0])
+        ]
         failures = tuple(chunk.reason if isinstance(chunk, DecodeFailure) else None for chunk in chunks)
         shape = (self.config.horizon, self.action_width)
         found = [np.zeros(shape, np.float32) if isinstance(c, DecodeFailure) else c for c in chunks]
@@ -179,52 +190,36 @@ class PI0FAST(Policy):
             raise DataError("pi0-FAST: the codec was not fitted. Train the policy, or set config.codec.")
         return self.codec
 
-    def write(self, seen: Seen) -> list[np.ndarray]:
-        """The likeliest tokens for each row, of those that can still become a whole chunk."""
-        completion = self.required.completion
-        rows = len(seen.state)
-        state, missing = completion.start(rows)
-        written = np.zeros((rows, 0), np.int64)
-        lengths = np.zeros(rows, np.int64)
-        ids = torch.full((rows, 1), self.config.vocabulary, device=seen.state.device)
-        (_, kept) = run([self.trunk.decoder], [seen.prefix])
+    def write(self, seen: Seen, announced: Int[Tensor, "row token"]) -> list[np.ndarray]:
+        """The codec's likeliest tokens for each row, of those that can still become a whole chunk.
+
+        Args:
+            seen: What was observed.
+            announced: Ids from which the model goes on.
+        """
+        codec, rows = self.required, len(seen.state)
+        state, missing = codec.completion.start(rows)
+        ids = torch.from_numpy(written_ids(np.arange(codec.vocabulary), self.last)).to(announced.device)
+        kept = run([self.trunk.decoder], [seen.prefix])[1]
         grown: Past | None = None
+        given, written, lengths = announced, np.zeros((rows, 0), np.int64), np.zeros(rows, np.int64)
         while (missing > 0).any():
-            pasts = [*kept, *([] if grown is None else [grown])]
-            segment = Segment(tokens=self.words(ids), block=1, causal=True)
+            segment = Segment(tokens=self.trunk.embed(given), block=1, causal=True)
+            pasts = kept if grown is None else [*kept, grown]
             (end,), (new,) = run([self.trunk.decoder], [segment], pasts)
             grown = new if grown is None else join(grown, new)
-            scores = self.score(end[:, -1])[:, : completion.counts.shape[1]].float().cpu().numpy()
-            allowed = completion.mask(state, missing)
-            over = ~allowed.any(1)  # whole already: whatever it would say is not read
-            allowed[over] = True
-            token = np.where(allowed, scores, -np.inf).argmax(1)
-            lengths += ~over
-            after, left = completion.step(state, missing, np.where(over, 0, token))
-            state, missing = np.where(over, state, after), np.where(over, missing, left)
+            scores = self.trunk.score(end[:, -1:])[:, 0, ids].float().cpu().numpy()
+            allowed = codec.completion.mask(state, missing)
+            whole = ~allowed.any(1)  # what it would still say is not read
+            token: np.ndarray = np.where(allowed | whole[:, None], scores, -np.inf).argmax(1)
+            after, left = codec.completion.step(state, missing, np.where(whole, 0, token))
+            state, missing = np.where(whole, state, after), np.where(whole, missing, left)
+            lengths += ~whole
             written = np.concatenate([written, token[:, None]], axis=1)
-            ids = torch.from_numpy(token[:, None]).to(ids.device)
+            given = ids[torch.from_numpy(token).to(ids.device)][:, None]
         return [row[:length] for row, length in zip(written, lengths, strict=True)]
 
-    def _write(
-        self, prefix: Segment, ids: Int[Tensor, "row token"]
-    ) -> tuple[Float[Tensor, "row token word"], list[Past]]:
-        """Scores of what comes behind each token."""
-        tokens = Segment(tokens=self.words(ids), block=1, causal=True)
-        (_, end), kept = run([self.trunk.decoder], [prefix, tokens])
-        return self.score(end), kept
-
-    def _written(self, batch: Batch) -> Tokens:
-        """What was written behind the prompt."""
-        if batch.tokens is None:
-            raise ValueError("pi0-FAST: the batch has no tokens. Run the policy's transforms first.")
-        first = self.trunk.prompt_width
-        return Tokens(**{name: part[:, first:] for name, part in vars(batch.tokens).items()})
-
-
-def _stacked(parts: list[Tokens]) -> tuple[Int[Tensor, "row token"], Bool[Tensor, "row token"]]:
-    """Ids and mask of several batches as one, padded to the longest."""
-    longest = max(part.ids.shape[1] for part in parts)
-    ids = [F.pad(part.ids, (0, longest - part.ids.shape[1])) for part in parts]
-    real = [F.pad(part.attend, (0, longest - part.attend.shape[1])) for part in parts]
-    return torch.cat(ids), torch.cat(real)
+    @property
+    def last(self) -> int | None:
+        """Id of the codec's token 0, from which ids are counted down; None if ids are the tokens."""
+        return None if isinstance(self.trunk, SightTrunk) else self.trunk.last_action

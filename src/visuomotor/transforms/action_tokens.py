@@ -6,16 +6,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Int
 
 from visuomotor.codecs.base import Codec
-from visuomotor.types import Observation, Sample, Tokens
+from visuomotor.types import Batch, Observation, Sample, Tokens
 
-__all__ = ["ActionTokens", "written_ids"]
+__all__ = ["ActionTokens", "behind", "written_ids"]
 
 
 def written_ids(tokens: np.ndarray, last: int | None) -> np.ndarray:
     """Ids in the model's vocabulary of a codec's tokens: the same, or counted down from `last`; and back."""
     return tokens if last is None else last - tokens
+
+
+def behind(
+    batch: Batch, width: int
+) -> tuple[Int[torch.Tensor, "row token"], Bool[torch.Tensor, "row token"]]:
+    """Ids behind the first `width` columns of a batch's tokens, of its blind samples too, and which are real.
+
+    Raises:
+        ValueError: The batch has no tokens.
+    """
+    parts = [batch] if batch.blind is None or batch.blind.actions is None else [batch, batch.blind]
+    if any(part.tokens is None for part in parts):
+        raise ValueError("tokens: the batch has none. Run the policy's transforms first.")
+    ids = [part.tokens.ids[:, width:] for part in parts]  # type: ignore[union-attr]
+    real = [part.tokens.attend[:, width:] for part in parts]  # type: ignore[union-attr]
+    longest = max(part.shape[1] for part in ids)
+    padded = [[F.pad(part, (0, longest - part.shape[1])) for part in side] for side in (ids, real)]
+    return torch.cat(padded[0]), torch.cat(padded[1])
 
 
 @dataclass(frozen=True)

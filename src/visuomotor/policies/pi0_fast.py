@@ -210,7 +210,7 @@ class PI0FAST(Policy):
             grown = new if grown is None else join(grown, new)
             scores = self.trunk.score(end[:, -1:])[:, 0, ids].float().cpu().numpy()
             allowed = codec.completion.mask(state, missing)
-            whole = ~allowed.any(1)  # what it would still say is not read
+            whole = np.logical_not(allowed.any(1))  # what it would still say is not read
             token: np.ndarray = np.where(allowed | whole[:, None], scores, -np.inf).argmax(1)
             after, left = codec.completion.step(state, missing, np.where(whole, 0, token))
             state, missing = np.where(whole, state, after), np.where(whole, missing, left)

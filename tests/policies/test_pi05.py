@@ -41,6 +41,39 @@ def test_the_shared_sight_keeps_the_contract() -> None:
     check_policy(lambda: PI05(replace(PI05Config.tiny(), max_delay=2), BODIES), compiles=False)
 
 
+def insulated() -> PI05Config:
+    """With a codec for the samples that tests make."""
+    tiny = PI05Config.tiny()
+    trunk = replace(tiny.trunk, words=257)
+    policy = PI05(replace(tiny, trunk=trunk, insulated=True, vocabulary=256), BODIES)
+    assert policy.unfitted
+    spec = BODIES["one"]
+    pipeline = policy.transforms("one", random_stats(spec))
+    chunks = [pipeline.apply(random_sample(spec, policy.window, "one", n)).actions for n in range(40)]
+    return policy.fitted(np.stack(chunks))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_an_insulated_policy_keeps_the_contract() -> None:
+    made = insulated()
+    check_policy(lambda: PI05(made, BODIES), compiles=False)
+
+
+def test_the_flow_of_an_insulated_policy_teaches_the_trunk_nothing() -> None:
+    torch.manual_seed(0)
+    policy = PI05(insulated(), BODIES)
+    for parameter in policy.expert.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    batch = random_batch(policy)
+    loss = policy.loss(batch, generator=torch.Generator().manual_seed(0))
+    assert {"flow", "token"} <= set(loss.terms)
+    loss.terms["flow"].sum.backward(retain_graph=True)
+    assert all(weight.grad is None for weight in policy.trunk.parameters())
+    assert all(weight.grad is not None for weight in policy.expert.levels[0].parameters())
+    loss.terms["token"].sum.backward()
+    assert all(weight.grad is not None for weight in policy.trunk.decoder.parameters())
+
+
 def test_what_depends_on_time_alone_may_be_looked_up(policy: PI05) -> None:
     batch = random_batch(policy)
     assert batch.action_mask is not None

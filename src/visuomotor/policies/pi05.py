@@ -19,15 +19,19 @@ paper, and what is always saved without a change of the answer:
 - `max_delay` trains with clean prefixes (Black et al. 2025), for which each tick has a time of its own.
 - `SightTrunkConfig` gives the trunk a few tokens made of everything that was observed, and tokens of the
   state's bins; it learns from blind samples, too, and the flow models what is left of a first guess.
-- The subtask that is written before acting, and actions as tokens, are not here yet.
+- `insulated` is knowledge insulation (Driess et al. 2025, "Knowledge insulating vision-language-action
+  models", section V): the trunk learns to write actions as tokens, and the gradients of the flow stop at its
+  keys and values. Tokens and noisy actions do not see each other, and nothing is written while acting.
+- The subtask that is written before acting is not here yet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -35,9 +39,10 @@ from torch import Tensor, nn
 
 from visuomotor.backbones.language_model import decoder_names
 from visuomotor.backbones.paligemma import paligemma_names
+from visuomotor.codecs.fast import FAST
 from visuomotor.errors import unknown_name
 from visuomotor.generative import flow
-from visuomotor.losses import Loss, Term
+from visuomotor.losses import Loss, Term, token_loss
 from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.embedding import embed_time
 from visuomotor.nn.mixture import Past, Segment, remember, repeat, run
@@ -46,6 +51,7 @@ from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunk
 from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig, told, unread
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
+from visuomotor.transforms.action_tokens import ActionTokens, behind
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
@@ -55,6 +61,7 @@ Padding = Literal["ignored", "learned"]
 
 EXPERT = 1  # the trunk is expert 0
 ACTIONS = 1  # block; what was observed is block 0
+WRITTEN, DRAWN = 1, 2  # branches: actions as tokens, and as numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +90,12 @@ class PI05Config:
     """Scale of the noise from which a call starts; 1 as published, near 0 it stays close to the likeliest."""
     max_delay: int = 0
     """Longest clean prefix in training, in ticks; 0 trains without."""
+    insulated: bool = False
+    """Whether the trunk learns from actions as tokens, and gradients of the flow stop before it."""
+    vocabulary: int = 1024
+    """Most tokens of the codec of an insulated policy."""
+    codec: Mapping[str, Any] | None = None
+    """Its fitted codec, as `FAST.to_json` writes it; fitted to the data before training if none."""
 
     def __post_init__(self) -> None:
         if min(self.horizon, self.draws, self.steps) < 1:
@@ -93,6 +106,15 @@ class PI05Config:
             raise ValueError(f"pi0.5: expected weight above 0 and temperature at least 0, got {self}.")
         if self.padding not in get_args(Padding):
             raise unknown_name("padding of pi0.5", self.padding, get_args(Padding))
+        if (
+            self.insulated
+            and isinstance(self.trunk, SightTrunkConfig)
+            and self.trunk.words <= self.vocabulary
+        ):
+            raise ValueError(
+                "pi0.5: an insulated trunk writes the codec's tokens and one that begins a chunk: expected "
+                f"{self.vocabulary + 1} words, got {self.trunk.words}."
+            )
         if self.time_law not in get_args(flow.Law):
             raise unknown_name("law of flow times", self.time_law, get_args(flow.Law))
 
@@ -173,8 +195,10 @@ class PI05(Policy):
         self.condition = Condition(config.expert_width)
         self.enter = nn.Linear(self.action_width, config.expert_width)
         self.leave = nn.Linear(config.expert_width, self.action_width)
-        for part in unread(self.trunk.decoder):
-            part.requires_grad_(False)  # kept for released weights
+        self.codec = None if config.codec is None else FAST.from_json(config.codec)
+        if not config.insulated:
+            for part in unread(self.trunk.decoder):
+                part.requires_grad_(False)  # kept for released weights
 
     @property
     def window(self) -> Window:
@@ -196,9 +220,23 @@ class PI05(Policy):
         """Trunk and action expert."""
         return self.trunk.decoder, self.expert
 
+    @property
+    def unfitted(self) -> bool:
+        """Whether the codec of an insulated policy has yet to be fitted."""
+        return self.config.insulated and self.codec is None
+
+    def fitted(self, chunks: Float[np.ndarray, "chunk horizon action"]) -> PI05Config:
+        """The config with a codec for normalized, padded chunks."""
+        codec = FAST.fit(chunks, vocabulary=self.config.vocabulary)
+        return replace(self.config, codec=codec.to_json())
+
     def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
-        """The pipeline of its trunk."""
-        return self.trunk.pipeline(self.check_key(key), stats, sentences)
+        """The pipeline of its trunk; of an insulated policy also chunks as tokens, once there is a codec."""
+        pipeline = self.trunk.pipeline(self.check_key(key), stats, sentences)
+        if not self.config.insulated or self.codec is None:
+            return pipeline
+        how = self.trunk.writing()
+        return Pipeline((*pipeline.transforms, ActionTokens(self.codec, how.last, how.before, how.after)))
 
     def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
         """Flow matching of the chunk, and the losses of seeing.
@@ -208,7 +246,11 @@ class PI05(Policy):
         seen = self.trunk.learn(batch, generator)
         assert seen.left is not None
         assert seen.mask is not None
-        past, draws = self.remember(seen), self.config.draws
+        terms, draws = dict(seen.losses), self.config.draws
+        if self.config.insulated:
+            terms["token"], past = self.write(batch, seen)
+        else:
+            past = self.remember(seen)
         mask, clean = seen.mask.repeat(draws, 1, 1), seen.left.repeat(draws, 1, 1)
         if self.config.padding == "learned":
             clean, mask = clean.masked_fill(~mask, 0), torch.ones_like(mask)
@@ -220,7 +262,7 @@ class PI05(Policy):
             time, learn = flow.train_prefix(time, horizon, maximum=most, generator=generator)
         velocity = self.velocity([repeat(part, draws) for part in past], mask.any(1))
         total, count = flow.loss(velocity, clean, generator=generator, mask=mask, learn=learn, time=time)
-        return Loss({"flow": Term(total, count, self.config.weight), **seen.losses})
+        return Loss({"flow": Term(total, count, self.config.weight), **terms})
 
     def act(
         self,
@@ -261,6 +303,16 @@ class PI05(Policy):
             actions = continued(actions, prefix, surely)
         return Acted(actions=actions)
 
+    def write(self, batch: Batch, seen: Seen) -> tuple[Term, list[Past]]:
+        """Cross-entropy of the chunk as tokens, and the past of what was observed."""
+        assert seen.mask is not None
+        ids, real = behind(batch, self.trunk.prompt_width)
+        embedded = self.trunk.embed(ids[:, :-1])
+        tokens = Segment(tokens=embedded, block=1, branch=WRITTEN, causal=True)
+        (_, end), past = run(self.experts, [seen.prefix, tokens])
+        learned = real[:, 1:] & seen.mask.flatten(1).any(1, keepdim=True)
+        return token_loss(self.trunk.score(end), ids[:, 1:], learned), past[:1]
+
     def remember(self, seen: Seen) -> list[Past]:
         """Keys and values of what was observed, which no step of the flow changes."""
         return remember(self.experts, [seen.prefix])
@@ -286,7 +338,14 @@ class PI05(Policy):
             else:
                 steering = table[:, (time * steps).round().long()]  # norm row 1|horizon steering
             tokens = self.enter(chunk * real[:, None])
-            actions = Segment(tokens=tokens, expert=EXPERT, block=ACTIONS, steering=steering)
+            actions = Segment(
+                tokens=tokens,
+                expert=EXPERT,
+                block=ACTIONS,
+                branch=DRAWN,
+                steering=steering,
+                insulated=self.config.insulated,
+            )
             (end,), _ = run(self.experts, [actions], past)
             return self.leave(end)
 

@@ -161,7 +161,8 @@ class ActionEmbedding(nn.Module):
         self, actions: Float[Tensor, "row horizon action"], timed: Float[Tensor, "row ticks width"]
     ) -> Float[Tensor, "row horizon width"]:
         """The tokens; `timed` is for a chunk or for each of its ticks."""
-        entered = F.linear(self.enter(actions), self.mix.weight[:, : self.width])
+        entered = self.enter(actions.to(self.enter.weight.dtype))  # the flow itself stays in float32
+        entered = F.linear(entered, self.mix.weight[:, : self.width])
         return self.leave(F.silu(entered + timed))
 
 
@@ -274,7 +275,8 @@ class PI0(Policy):
 
     def remember(self, seen: Seen) -> list[Past]:
         """Keys and values of the first two blocks, which no step of the flow changes."""
-        felt = Segment(tokens=self.state(seen.state)[:, None], expert=EXPERT, block=STATE)
+        state = seen.state.to(self.state.weight.dtype)
+        felt = Segment(tokens=self.state(state)[:, None], expert=EXPERT, block=STATE)
         return remember(self.experts, [seen.prefix, felt])
 
     def velocity(

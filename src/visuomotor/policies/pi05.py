@@ -337,7 +337,8 @@ class PI05(Policy):
                 steering = self.expert.steer(self.condition(time))
             else:
                 steering = table[:, (time * steps).round().long()]  # norm row 1|horizon steering
-            tokens = self.enter(chunk * real[:, None])
+            chunk = (chunk * real[:, None]).to(self.enter.weight.dtype)  # the flow itself stays in float32
+            tokens = self.enter(chunk)
             actions = Segment(
                 tokens=tokens,
                 expert=EXPERT,

@@ -32,6 +32,8 @@ __all__ = ["PaliGemmaTrunk", "PaliGemmaTrunkConfig", "binned"]
 
 Prompting = Literal["instruction", "instruction_and_state", "before_tokens"]
 
+TOKENIZER = ("tokenizer*.json", "tokenizer.model", "special_tokens_map.json")
+"""Files of a model that its tokenizer needs."""
 CODES = 128
 """Of shapes, at the end of PaliGemma's vocabulary; actions are counted down from before them."""
 
@@ -177,7 +179,7 @@ class PaliGemmaTrunk(nn.Module):
         return self.paligemma.language.score(states)
 
     def _tokenizer(self) -> Tokenizer:
-        tokenizer = load_tokenizer(find_model(self.config.tokenizer))
+        tokenizer = load_tokenizer(find_model(self.config.tokenizer, TOKENIZER))
         tokenizer.check(self.config.paligemma.language.vocabulary)
         return tokenizer
 

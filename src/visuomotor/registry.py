@@ -21,6 +21,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "compact": "visuomotor.policies.compact:Compact",
         "diffusion": "visuomotor.policies.diffusion:DiffusionPolicy",
         "pi0": "visuomotor.policies.pi0:PI0",
+        "pi05": "visuomotor.policies.pi05:PI05",
+        "pi0_fast": "visuomotor.policies.pi0_fast:PI0FAST",
     },
     "env": {
         "tabletop": "visuomotor.envs.tabletop:TabletopEnv",
@@ -68,6 +70,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "demo-diffusion-transformer": "visuomotor.recipes:demo_diffusion_transformer",
         "demo-diffusion-unet": "visuomotor.recipes:demo_diffusion_unet",
         "demo-pi0": "visuomotor.recipes:demo_pi0",
+        "demo-pi0-fast": "visuomotor.recipes:demo_pi0_fast",
+        "demo-pi05": "visuomotor.recipes:demo_pi05",
         "demo-tiny": "visuomotor.recipes:demo_tiny",
         "lift": "visuomotor.recipes:lift",
         "tabletop-all": "visuomotor.recipes:tabletop_all",

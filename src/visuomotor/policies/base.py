@@ -125,7 +125,7 @@ class Policy(nn.Module, ABC):
 
     def fitted(self, chunks: Float[np.ndarray, "chunk horizon action"]) -> Any:
         """The config with whatever is fitted to normalized, padded chunks; for `unfitted` policies."""
-        raise NotImplementedError(f"{type(self).__name__} has nothing to fit.")
+        raise ValueError(f"policy: {type(self).__name__} has nothing to fit to data.")
 
     @abstractmethod
     def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:

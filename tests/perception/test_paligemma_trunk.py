@@ -12,8 +12,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from visuomotor.backbones.paligemma import PaliGemmaConfig
 from visuomotor.backbones.siglip import SigLIPConfig
 from visuomotor.errors import CheckpointError, DataError
-from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig, written, written_with_state
+from visuomotor.perception.paligemma_trunk import (
+    PaliGemmaTrunkConfig,
+    binned,
+    written,
+    written_with_state,
+)
 from visuomotor.policies.pi0 import PI0, PI0Config
+from visuomotor.policies.pi0_fast import PI0FAST, PI0FASTConfig
 from visuomotor.policies.pi05 import PI05, PI05Config
 from visuomotor.testing import check_policy
 from visuomotor.testing.samples import random_sample, random_stats
@@ -70,9 +76,12 @@ def test_the_state_in_the_prompt_is_normalized_and_not_padded(tokenizer: str) ->
     assert sample.tokens is not None
     ids = sample.tokens.ids[sample.tokens.attend]
     assert ids[0] == 2
-    space = ids[-1]  # one id a byte, and the prompt ends with "Action: "
-    words, numbers = len(sample.instruction.split()), len(spec.state)
-    assert (ids == space).sum() == 1 + (words - 1) + 2 + (numbers - 1) + 1
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())  # one id a byte
+    text = "".join(alphabet[place - 3] for place in ids[1:]).replace("\u0120", " ").replace("\u010a", "\n")
+    numbers = " ".join(str(number) for number in binned(sample.state[0, : len(spec.state)]))
+    assert text == f"Task: {sample.instruction}, State: {numbers};\nAction: "
+    raw = random_sample(spec, policy.window, "one", 0).state[-1]
+    assert binned(raw).tolist() != binned(sample.state[0, : len(spec.state)]).tolist()
     assert sample.state.shape == (1, 8)  # padded, but not in the prompt
 
 
@@ -96,3 +105,29 @@ def test_a_tokenizer_of_another_model_is_refused(tokenizer: str) -> None:
 def test_a_state_that_is_too_wide_is_refused(tokenizer: str) -> None:
     with pytest.raises(ValueError, match="Choose a larger padded state"):
         PI0(replace(PI0Config.tiny(), trunk=trunk(tokenizer, state=1)), {"one": armed_body()})
+
+
+@pytest.mark.slow
+def test_pi0_fast_over_paligemma_keeps_the_contract(tokenizer: str) -> None:
+    spec = armed_body()
+    sizes = {"prompt": "before_tokens", "normalize": "quantile", "max_tokens": 220}
+    config = PI0FASTConfig(horizon=4, trunk=trunk(tokenizer, **sizes), vocabulary=160)
+    unfitted = PI0FAST(config, {"one": spec})
+    pipeline = unfitted.transforms("one", random_stats(spec))
+    chunks = [pipeline.apply(random_sample(spec, unfitted.window, "one", n)).actions for n in range(40)]
+    made = unfitted.fitted(np.stack(chunks))  # type: ignore[arg-type]
+    check_policy(lambda: PI0FAST(made, {"one": spec}), samples=3, compiles=False)
+
+
+def test_ids_of_actions_are_counted_down_from_before_the_codes(tokenizer: str) -> None:
+    spec = armed_body()
+    config = trunk(tokenizer, prompt="before_tokens", normalize="quantile", max_tokens=220)
+    made = PI0FAST(PI0FASTConfig(horizon=4, trunk=config, vocabulary=160), {"one": spec})
+    how = made.trunk.writing()
+    assert how.last == VOCABULARY - 1 - 128
+    assert len(how.before) == len("Action: ")
+    assert how.after[-1] == 1  # the end of a text
+    with pytest.raises(ValueError, match="do not fit"):
+        PI0FASTConfig(trunk=config, vocabulary=200)
+    with pytest.raises(ValueError, match="never reads the state"):
+        PI0FASTConfig(trunk=trunk(tokenizer), vocabulary=160)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -76,6 +77,39 @@ def test_the_expert_sees_the_state_and_the_trunk_does_not() -> None:
         one, other = (policy.remember(seen._replace(state=seen.state + value)) for value in (0.0, 1.0))
     assert all(torch.equal(a, b) for a, b in zip(one[0].keys, other[0].keys, strict=True))
     assert not torch.equal(one[1].keys[0], other[1].keys[0])
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_promises_are_kept_by_the_flow_itself(delay: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what is written over the answer afterwards: steered towards them, or clean from the start."""
+    policy = built(replace(PI0Config.tiny(), max_delay=delay, steps=20))
+    for parameter in policy.leave.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    monkeypatch.setattr("visuomotor.policies.pi0.continued", lambda actions, prefix, held: actions)
+    batch = random_batch(policy)
+    noise = torch.zeros(4, 4, 3)
+    with torch.no_grad():
+        free = policy.act(batch, noise=noise).actions
+        promised = free[:, :2] + 0.1
+        found = policy.act(batch, noise=noise, prefix=promised).actions
+    off = (found[:, :2] - promised).abs().max()
+    assert off < (1e-5 if delay else 0.03)
+
+
+def test_learned_padding_is_that_of_dimensions_alone() -> None:
+    """Ticks beyond the end of an episode, and samples without actions, teach nothing."""
+    torch.manual_seed(0)
+    policy = PI0(replace(PI0Config.tiny(), padding="learned"), BODIES)
+    spec = BODIES["two"]
+    pipeline = policy.transforms("two", random_stats(spec))
+    samples = [pipeline.apply(random_sample(spec, policy.window, "two", n)) for n in range(4)]
+    samples[1] = replace(samples[1], horizon_mask=np.array([True, True, False, False]))
+    batch = replace(collate(samples, policy.embodiments), blind=None)
+    batch = replace(batch, has_actions=torch.tensor([True, True, False, True]))
+    assert batch.horizon_mask is not None
+    real = int(batch.horizon_mask[batch.has_actions].sum())
+    term = policy.loss(batch, generator=torch.Generator().manual_seed(0)).terms["flow"]
+    assert int(term.count) == policy.config.draws * real * 3  # three numbers, of which this body has two
 
 
 def test_bad_sizes_are_refused() -> None:

@@ -15,7 +15,7 @@ from visuomotor.perception.paligemma_trunk import binned
 from visuomotor.policies.pi05 import PI05, PI05Config, released_names
 from visuomotor.testing import check_policy
 from visuomotor.testing.samples import random_sample, random_stats
-from visuomotor.types import Batch
+from visuomotor.types import Batch, Dimension
 
 BODIES = {"one": armed_body()}
 
@@ -130,3 +130,14 @@ def test_published_size_has_the_published_number_of_weights() -> None:
     assert set(names) == {name for name, _ in made.named_parameters()}
     spelled = names["expert.layers.3.mlp_norm.steer.bias"]
     assert "paligemma_with_expert.gemma_expert.model.layers.3.post_attention_layernorm.dense.bias" in spelled
+
+
+def test_a_policy_of_several_bodies_reads_no_padded_state() -> None:
+    torch.manual_seed(0)
+    wide = replace(BODIES["one"], embodiment="wide", state=(*BODIES["one"].state, Dimension(name="more")))
+    made = PI05(PI05Config.tiny(), {"one": BODIES["one"], "two": wide}).eval()
+    spec = BODIES["one"]
+    sample = made.transforms("one", random_stats(spec)).apply(random_sample(spec, made.window, "one", 0))
+    seen = made.trunk.observe(collate([sample], made.embodiments))
+    assert seen.prefix.real is not None
+    assert seen.prefix.real[0].tolist() == [True] * (2 + len(spec.state)) + [False]

@@ -29,10 +29,15 @@ class CompiledAct:
         graphs: Replay CUDA graphs, which saves launches where the network is small; needs a GPU.
 
     Raises:
-        ValueError: Graphs are asked for, and the policy is not on a GPU.
+        ValueError: Graphs are asked for, and the policy is not on a GPU; or the family does not compile.
     """
 
     def __init__(self, policy: Policy, *, backend: str = "inductor", graphs: bool = False) -> None:
+        if not policy.compiles:
+            raise ValueError(
+                f"compile: what {type(policy).__name__} computes depends on its own answers, so it is no one "
+                "graph. Load it without compile."
+            )
         device = next(policy.parameters()).device
         if graphs and device.type != "cuda":
             raise ValueError(f"compile: CUDA graphs need a policy on a GPU, got one on {device}.")

@@ -28,7 +28,7 @@ from visuomotor.transforms.pad import PadCameras, PadDimensions
 from visuomotor.transforms.prompt import Prompt, cleaned
 from visuomotor.types import Batch, Diet, Sample, Spec, Stats
 
-__all__ = ["PaliGemmaTrunk", "PaliGemmaTrunkConfig", "binned"]
+__all__ = ["PaliGemmaTrunk", "PaliGemmaTrunkConfig", "binned", "check_writing"]
 
 Prompting = Literal["instruction", "instruction_and_state", "before_tokens"]
 
@@ -80,6 +80,25 @@ class PaliGemmaTrunkConfig:
     def decoder(self) -> DecoderConfig:
         """Of the language model."""
         return self.paligemma.language.decoder
+
+
+def check_writing(config: PaliGemmaTrunkConfig, vocabulary: int) -> None:
+    """Refuse a trunk that cannot write so many tokens of actions (0 for none), or does not read the state.
+
+    Raises:
+        ValueError: With what to change.
+    """
+    if config.prompt == "instruction":
+        raise ValueError(
+            'trunk: with prompt="instruction" this family never reads the state. '
+            "Choose PaliGemmaTrunkConfig.pi05() or .pi0_fast()."
+        )
+    words = config.paligemma.language.vocabulary
+    if vocabulary and vocabulary + CODES > words:
+        raise ValueError(
+            f"trunk: {vocabulary} tokens of actions and {CODES} codes do not fit into {words} words. "
+            "Choose a codec with fewer tokens."
+        )
 
 
 def written(sample: Sample) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ pictures, instruction and state come to be tokens is the same for all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -18,12 +19,15 @@ from visuomotor.backbones.gemma import gemma_2b
 from visuomotor.losses import Term
 from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.mixture import Segment
-from visuomotor.perception.guess import Guess
+from visuomotor.perception.guess import FARTHEST, Guess
 from visuomotor.perception.language import LanguageConfig
 from visuomotor.perception.sight import Sight, SightConfig
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Diet, Spec, Stats
+
+SPREADS = 3.0
+"""A state's numbers, normalized by mean and spread, are told apart within so many spreads."""
 
 __all__ = ["Seen", "SightTrunk", "SightTrunkConfig", "Writing", "gemma", "told", "unread"]
 
@@ -53,8 +57,9 @@ class Seen(NamedTuple):
     """What was observed, one row a sample; blind samples to learn from stand behind the others.
 
     `prefix` is the first block of the trunk and `state` the current one. Experts model chunks around `guess`
-    in units of `doubt`; both are 0 and 1 for trunks that guess nothing. While learning, `left` is what they
-    are to model, `mask` which of its numbers are real, and `losses` are those of seeing itself.
+    in units of `doubt`, at most `farthest` of them; for trunks that guess nothing these are 0 and 1. While
+    learning, `left` is what they are to model, `mask` which of its numbers are real, and `losses` are those
+    of seeing itself.
     """
 
     prefix: Segment
@@ -64,6 +69,7 @@ class Seen(NamedTuple):
     left: Float[Tensor, "row horizon action"] | None = None
     mask: Bool[Tensor, "row horizon action"] | None = None
     losses: Mapping[str, Term] = {}
+    farthest: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,7 @@ class SightTrunk(nn.Module):
         super().__init__()
         self.config = config
         self.horizon = horizon
+        self._narrow = len({len(spec.state) for spec in bodies.values()}) > 1  # some states are padded
         self.sight = Sight(config.sight, bodies, language=config.language)
         self.enter = nn.Linear(self.sight.width, config.tokens * config.decoder.width)
         self.numbers = nn.Embedding(config.bins, config.decoder.width) if config.bins else None
@@ -203,7 +210,8 @@ class SightTrunk(nn.Module):
         """What is observed while acting."""
         vector = self.sight(batch).vector
         state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
-        return Seen(self._prefix(vector, state), state, *self._around(vector))
+        prefix = self._prefix(vector, state, batch.state_mask)
+        return Seen(prefix, state, *self._around(vector), farthest=self._farthest)
 
     def learn(self, batch: Batch, generator: torch.Generator | None) -> Seen:
         """What a batch with actions teaches."""
@@ -214,15 +222,30 @@ class SightTrunk(nn.Module):
             vector, losses = vector.detach(), losses | terms
         with torch.no_grad():
             guess, doubt = self._around(vector)
-        state = lesson.state[:, -1]
-        return Seen(self._prefix(vector, state), state, guess, doubt, left, lesson.mask, losses)
+        state, real = lesson.state[:, -1], batch.state_mask
+        if len(state) > len(batch) and batch.blind is not None:
+            real = torch.cat([real, batch.blind.state_mask])
+        prefix = self._prefix(vector, state, real)
+        return Seen(prefix, state, guess, doubt, left, lesson.mask, losses, self._farthest)
 
-    def _prefix(self, vector: Float[Tensor, "row seen"], state: Float[Tensor, "row state"]) -> Segment:
+    @property
+    def _farthest(self) -> float:
+        return FARTHEST if self.guess else math.inf
+
+    def _prefix(
+        self,
+        vector: Float[Tensor, "row seen"],
+        state: Float[Tensor, "row state"],
+        real: Bool[Tensor, "row state"],
+    ) -> Segment:
         tokens = self.enter(vector).unflatten(-1, (self.config.tokens, -1))
         if self.numbers is None or self.dimensions is None:
             return Segment(tokens=tokens)
-        cells = ((state.clamp(-1, 1) + 1) / 2 * self.config.bins).long().clamp(max=self.config.bins - 1)
-        return Segment(tokens=torch.cat([tokens, self.numbers(cells) + self.dimensions.weight], dim=1))
+        share = (state.clamp(-SPREADS, SPREADS) / SPREADS + 1) / 2
+        cells = (share * self.config.bins).long().clamp(max=self.config.bins - 1)
+        numbers = self.numbers(cells) + self.dimensions.weight
+        there = torch.cat([real.new_ones(tokens.shape[:2]), real], dim=1) if self._narrow else None
+        return Segment(tokens=torch.cat([tokens, numbers], dim=1), real=there)
 
     def _around(
         self, vector: Float[Tensor, "row seen"]

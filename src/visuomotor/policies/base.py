@@ -90,6 +90,8 @@ class Policy(nn.Module, ABC):
     Config: type
     released: ClassVar[tuple[str, ...]] = ()
     """Published weights that the family's file loads, in words."""
+    compiles: ClassVar[bool] = True
+    """Whether `act` is one graph for `torch.compile`."""
 
     def __init__(self, config: Any, bodies: Mapping[str, Spec]) -> None:
         super().__init__()

@@ -222,8 +222,8 @@ class PI0(Policy):
         assert seen.mask is not None
         past, draws = self.remember(seen), self.config.draws
         mask, clean = seen.mask.repeat(draws, 1, 1), seen.left.repeat(draws, 1, 1)
-        if self.config.padding == "learned":
-            clean, mask = clean.masked_fill(~mask, 0), torch.ones_like(mask)
+        if self.config.padding == "learned":  # of dimensions; a tick that is not there is no lesson
+            clean, mask = clean.masked_fill(~mask, 0), mask.any(-1, keepdim=True).expand_as(mask)
         law, device = self.config.time_law, clean.device
         time = flow.sample_time(clean.shape[:1], generator=generator, law=law, device=device)
         learn = None
@@ -262,7 +262,7 @@ class PI0(Policy):
         if prefix is not None:
             promised = told(seen, prefix)
             if held is None and self.config.max_delay >= prefix.shape[1]:
-                velocity = flow.clamp(velocity, promised)
+                velocity = flow.clamp(velocity, promised.clamp(-seen.farthest, seen.farthest))
             else:
                 weights = prefix.new_ones(prefix.shape[:2]) if held is None else held
                 velocity = flow.guide(velocity, promised, weights)

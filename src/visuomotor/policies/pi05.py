@@ -47,7 +47,7 @@ from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.embedding import embed_time
 from visuomotor.nn.mixture import Past, Segment, remember, repeat, run
 from visuomotor.nn.weights import Made, Names, load_named, nested
-from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunkConfig
+from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunkConfig, check_writing
 from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig, told, unread
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
@@ -106,6 +106,8 @@ class PI05Config:
             raise ValueError(f"pi0.5: expected weight above 0 and temperature at least 0, got {self}.")
         if self.padding not in get_args(Padding):
             raise unknown_name("padding of pi0.5", self.padding, get_args(Padding))
+        if isinstance(self.trunk, PaliGemmaTrunkConfig):
+            check_writing(self.trunk, self.vocabulary if self.insulated else 0)
         if (
             self.insulated
             and isinstance(self.trunk, SightTrunkConfig)
@@ -252,8 +254,8 @@ class PI05(Policy):
         else:
             past = self.remember(seen)
         mask, clean = seen.mask.repeat(draws, 1, 1), seen.left.repeat(draws, 1, 1)
-        if self.config.padding == "learned":
-            clean, mask = clean.masked_fill(~mask, 0), torch.ones_like(mask)
+        if self.config.padding == "learned":  # of dimensions; a tick that is not there is no lesson
+            clean, mask = clean.masked_fill(~mask, 0), mask.any(-1, keepdim=True).expand_as(mask)
         law, device = self.config.time_law, clean.device
         time = flow.sample_time(clean.shape[:1], generator=generator, law=law, device=device)
         learn = None
@@ -292,7 +294,7 @@ class PI05(Policy):
         if prefix is not None:
             promised = told(seen, prefix)
             if held is None and self.config.max_delay >= prefix.shape[1]:
-                velocity = flow.clamp(velocity, promised)
+                velocity = flow.clamp(velocity, promised.clamp(-seen.farthest, seen.farthest))
             else:
                 weights = prefix.new_ones(prefix.shape[:2]) if held is None else held
                 velocity = flow.guide(velocity, promised, weights)

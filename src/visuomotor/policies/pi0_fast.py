@@ -35,8 +35,8 @@ from visuomotor.codecs.base import DecodeFailure
 from visuomotor.codecs.fast import FAST
 from visuomotor.errors import DataError
 from visuomotor.losses import Loss, token_loss
-from visuomotor.nn.mixture import Past, Segment, join, run
-from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunkConfig
+from visuomotor.nn.mixture import Past, Segment, join, remember, run
+from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunkConfig, check_writing
 from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
@@ -65,7 +65,9 @@ class PI0FASTConfig:
     def __post_init__(self) -> None:
         if min(self.horizon, self.vocabulary) < 1 or self.scale <= 0:
             raise ValueError(f"pi0-FAST: sizes and scale must be positive, got {self}.")
-        if isinstance(self.trunk, SightTrunkConfig) and self.trunk.words != self.vocabulary + 1:
+        if isinstance(self.trunk, PaliGemmaTrunkConfig):
+            check_writing(self.trunk, self.vocabulary)
+        elif self.trunk.words != self.vocabulary + 1:
             raise ValueError(
                 f"pi0-FAST: the trunk's words are the codec's tokens and one that begins a chunk: expected "
                 f"{self.vocabulary + 1}, got {self.trunk.words}."
@@ -91,6 +93,7 @@ class PI0FASTConfig:
 class PI0FAST(Policy):
     """The policy; cameras are the union over all bodies, state and action as wide as the widest body."""
 
+    compiles = False  # how many tokens are written is decided by them
     Config = PI0FASTConfig
     config: PI0FASTConfig
 
@@ -200,11 +203,11 @@ class PI0FAST(Policy):
         codec, rows = self.required, len(seen.state)
         state, missing = codec.completion.start(rows)
         ids = torch.from_numpy(written_ids(np.arange(codec.vocabulary), self.last)).to(announced.device)
-        kept = run([self.trunk.decoder], [seen.prefix])[1]
+        kept = remember([self.trunk.decoder], [seen.prefix])
         grown: Past | None = None
         given, written, lengths = announced, np.zeros((rows, 0), np.int64), np.zeros(rows, np.int64)
         while (missing > 0).any():
-            segment = Segment(tokens=self.trunk.embed(given), block=1, causal=True)
+            segment = Segment(tokens=self.trunk.embed(given), block=1, causal=given.shape[1] > 1)
             pasts = kept if grown is None else [*kept, grown]
             (end,), (new,) = run([self.trunk.decoder], [segment], pasts)
             grown = new if grown is None else join(grown, new)

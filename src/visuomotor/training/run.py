@@ -172,7 +172,9 @@ def train_from_folder(
     refuse_foreign(Path(out))  # this and what follows comes before pictures are decoded for minutes
     films = _open(data, specs, keys, questions)
     _refuse_unknown(config.weights or {}, [name for film in films for name in film.names])
-    model = _build(policy, policy_config, films, config.seed, text_path)
+    model = _build(
+        policy, policy_config, films, config.seed, text_path, hold_out=config.hold_out, begin=begin
+    )
     _check_samples(model, films, config.hold_out)
     sentences = open_sentences(model, text_path)
     origin = _begin(model, begin, fresh, sentences, begun)
@@ -285,14 +287,32 @@ def save_untrained(
 
 
 def _build(
-    name: str, config: Any | None, sources: Sequence[_Source], seed: int, text_path: Folder | None
+    name: str,
+    config: Any | None,
+    sources: Sequence[_Source],
+    seed: int,
+    text_path: Folder | None,
+    *,
+    hold_out: int = 0,
+    begin: Folder | None = None,
 ) -> Policy:
-    """A new policy for some data, whatever it fits to them fitted."""
+    """A new policy for some data, whatever it fits to them fitted.
+
+    What fits something would, in the place of what a checkpoint was trained with, make its weights
+    meaningless: so a run that begins there needs the fitted config of that checkpoint.
+    """
     bodies = {source.key: source.reader.spec for source in sources}
     model = build_policy(name, config, bodies, seed=seed)
     if not model.unfitted:
         return model
-    windows = {s.key: Windows(s.reader, s.store, model.window, s.key) for s in sources}
+    if begin is not None:
+        raise ValueError(
+            f"training: {type(model).__name__} would fit its codec anew, and the words of {begin} would mean "
+            "something else. Pass the config of that checkpoint, codec included."
+        )
+    windows = {
+        s.key: Windows(s.reader, s.store, model.window, s.key, _split(s, hold_out)["train"]) for s in sources
+    }
     stats = {source.key: source.reader.stats for source in sources}
     chunks = normalized_chunks(model, windows, stats, open_sentences(model, text_path))
     return build_policy(name, model.fitted(chunks), bodies, seed=seed)

@@ -63,7 +63,9 @@ class ActionTokens:
         ids = np.asarray(self.before, np.int64)
         if sample.actions is not None:
             actions = sample.actions
-            if sample.horizon_mask is not None:  # an episode that is over stays where it ended
+            if (
+                sample.horizon_mask is not None
+            ):  # what is beyond the end repeats the last action, as published
                 reached = max(int(sample.horizon_mask.sum()), 1)
                 actions = np.concatenate(
                     [actions[:reached], np.repeat(actions[reached - 1 : reached], len(actions) - reached, 0)]

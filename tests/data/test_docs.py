@@ -53,5 +53,5 @@ def test_the_recipe_of_several_robots_runs(tmp_path, monkeypatch):
         assert main([*words, *SMALLER[words[0]]]) == 0, words
     report = json.loads((tmp_path / "mixed_widowx/report.json").read_text())
     assert report["success"]["n"] == 1
-    specs = json.loads((tmp_path / "mixed/specs.json").read_text())
+    specs = json.loads(next((tmp_path / "mixed").rglob("specs.json")).read_text())
     assert set(specs) == {"franka", "widowx"}

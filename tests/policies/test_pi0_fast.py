@@ -62,6 +62,18 @@ def test_what_is_written_is_always_a_whole_chunk() -> None:
     assert ((acted.actions.numpy() >= low - 1e-6) & (acted.actions.numpy() <= high + 1e-6)).all()
 
 
+def test_what_is_acted_on_holds_no_chunk() -> None:
+    """A batch with actions and the same one without are answered alike."""
+    policy = built()
+    batch = random_batch(policy)
+    spec = BODIES["one"]
+    pipeline = policy.transforms("one", random_stats(spec))
+    samples = [replace(random_sample(spec, policy.window, "one", n), actions=None) for n in range(3)]
+    asked = collate([pipeline.apply(sample) for sample in samples], policy.embodiments)
+    with torch.no_grad():
+        assert torch.equal(policy.act(batch).actions, policy.act(asked).actions)
+
+
 def test_tokens_one_by_one_are_the_likeliest_of_all_at_once() -> None:
     """Cached decoding against scores of the whole text, and against a loop over one sample."""
     policy = built()

@@ -40,7 +40,7 @@ from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunk
 from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
-from visuomotor.transforms.action_tokens import ActionTokens, behind, written_ids
+from visuomotor.transforms.action_tokens import ActionTokens, announced, behind, written_ids
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
@@ -171,9 +171,8 @@ class PI0FAST(Policy):
     ) -> Acted:
         """The likeliest tokens one by one, decoded; nothing is random. Promised actions stand as they are."""
         seen = self.trunk.observe(batch)
-        chunks = [
-            self.required.decode(row) for row in self.write(seen, behind(batch, self.trunk.prompt_width)[0])
-        ]
+        begun = announced(batch, self.trunk.prompt_width)
+        chunks = [self.required.decode(row) for row in self.write(seen, begun)]
         failures = tuple(chunk.reason if isinstance(chunk, DecodeFailure) else None for chunk in chunks)
         shape = (self.config.horizon, self.action_width)
         found = [np.zeros(shape, np.float32) if isinstance(c, DecodeFailure) else c for c in chunks]
@@ -193,19 +192,19 @@ class PI0FAST(Policy):
             raise DataError("pi0-FAST: the codec was not fitted. Train the policy, or set config.codec.")
         return self.codec
 
-    def write(self, seen: Seen, announced: Int[Tensor, "row token"]) -> list[np.ndarray]:
+    def write(self, seen: Seen, begun: Int[Tensor, "row token"]) -> list[np.ndarray]:
         """The codec's likeliest tokens for each row, of those that can still become a whole chunk.
 
         Args:
             seen: What was observed.
-            announced: Ids from which the model goes on.
+            begun: Ids from which the model goes on.
         """
         codec, rows = self.required, len(seen.state)
         state, missing = codec.completion.start(rows)
-        ids = torch.from_numpy(written_ids(np.arange(codec.vocabulary), self.last)).to(announced.device)
+        ids = torch.from_numpy(written_ids(np.arange(codec.vocabulary), self.last)).to(begun.device)
         kept = remember([self.trunk.decoder], [seen.prefix])
         grown: Past | None = None
-        given, written, lengths = announced, np.zeros((rows, 0), np.int64), np.zeros(rows, np.int64)
+        given, written, lengths = begun, np.zeros((rows, 0), np.int64), np.zeros(rows, np.int64)
         while (missing > 0).any():
             segment = Segment(tokens=self.trunk.embed(given), block=1, causal=given.shape[1] > 1)
             pasts = kept if grown is None else [*kept, grown]

@@ -13,7 +13,10 @@ from jaxtyping import Bool, Int
 from visuomotor.codecs.base import Codec
 from visuomotor.types import Batch, Observation, Sample, Tokens
 
-__all__ = ["ActionTokens", "behind", "written_ids"]
+__all__ = ["ANNOUNCED", "WRITTEN", "ActionTokens", "announced", "behind", "written_ids"]
+
+ANNOUNCED, WRITTEN = 1, 2
+"""Segments of tokens behind a prompt, which is segment 0."""
 
 
 def written_ids(tokens: np.ndarray, last: int | None) -> np.ndarray:
@@ -26,6 +29,8 @@ def behind(
 ) -> tuple[Int[torch.Tensor, "row token"], Bool[torch.Tensor, "row token"]]:
     """Ids behind the first `width` columns of a batch's tokens, of its blind samples too, and which are real.
 
+    What is masked is 0.
+
     Raises:
         ValueError: The batch has no tokens.
     """
@@ -36,15 +41,29 @@ def behind(
     real = [part.tokens.attend[:, width:] for part in parts]  # type: ignore[union-attr]
     longest = max(part.shape[1] for part in ids)
     padded = [[F.pad(part, (0, longest - part.shape[1])) for part in side] for side in (ids, real)]
-    return torch.cat(padded[0]), torch.cat(padded[1])
+    every = torch.cat(padded[1])
+    return torch.cat(padded[0]).masked_fill(~every, 0), every
+
+
+def announced(batch: Batch, width: int) -> Int[torch.Tensor, "row token"]:
+    """Ids from which a model goes on while acting: those that announce a chunk, never a chunk itself.
+
+    Raises:
+        ValueError: The batch has no tokens.
+    """
+    if batch.tokens is None:
+        raise ValueError("tokens: the batch has none. Run the policy's transforms first.")
+    count = int((batch.tokens.segment[:, width:] == ANNOUNCED).sum(1).max())
+    ids, real = (part[:, width : width + count] for part in (batch.tokens.ids, batch.tokens.attend))
+    return ids.masked_fill(~real, 0)
 
 
 @dataclass(frozen=True)
 class ActionTokens:
     """Adds to `tokens`, behind what is there: `before`, the ids of the chunk, and `after`.
 
-    While acting there is no chunk, and `before` alone is what the model goes on from. All of it but the first
-    id is trained on, in segment 1.
+    While acting there is no chunk, and `before` alone, segment 1, is what the model goes on from. The chunk
+    and what ends it are segment 2. All of it but the first id is trained on.
 
     Attributes:
         codec: Normalized, padded actions to tokens.
@@ -73,7 +92,8 @@ class ActionTokens:
             chunk = written_ids(self.codec.encode(actions), self.last)
             ids = np.concatenate([ids, chunk, np.asarray(self.after, np.int64)])
         real, learned = np.ones(len(ids), bool), np.arange(len(ids)) > 0
-        own = Tokens(ids=ids, attend=real, loss=learned, segment=real.astype(np.int64))
+        segment = np.where(np.arange(len(ids)) < len(self.before), ANNOUNCED, WRITTEN)
+        own = Tokens(ids=ids, attend=real, loss=learned, segment=segment)
         if sample.tokens is None:
             return replace(sample, tokens=own)
         pairs = {name: (getattr(sample.tokens, name), getattr(own, name)) for name in vars(own)}

@@ -29,7 +29,7 @@ from visuomotor.types import Batch, Diet, Spec, Stats
 SPREADS = 3.0
 """A state's numbers, normalized by mean and spread, are told apart within so many spreads."""
 
-__all__ = ["Seen", "SightTrunk", "SightTrunkConfig", "Writing", "gemma", "told", "unread"]
+__all__ = ["Seen", "SightTrunk", "SightTrunkConfig", "Writing", "gemma", "unread"]
 
 
 def gemma(
@@ -85,12 +85,6 @@ class Writing:
     before: tuple[int, ...]
     after: tuple[int, ...] = ()
     last: int | None = None
-
-
-def told(seen: Seen, actions: Float[Tensor, "row tick action"]) -> Float[Tensor, "row tick action"]:
-    """The first ticks of a chunk in the units that experts model."""
-    reach = actions.shape[1]
-    return (actions - seen.guess[:, :reach]) / seen.doubt[:, :reach]
 
 
 def _small() -> DecoderConfig:
@@ -191,6 +185,11 @@ class SightTrunk(nn.Module):
     def writing(self) -> Writing:
         """The last word of its table begins a chunk; the others are the tokens of a codec."""
         return Writing(before=(self.config.words - 1,))
+
+    @property
+    def last_action(self) -> int | None:
+        """None: ids are the codec's tokens."""
+        return None
 
     def embed(self, ids: Int[Tensor, "row token"]) -> Float[Tensor, "row token width"]:
         """Words as the decoder takes them."""

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -43,10 +43,12 @@ from visuomotor.generative import flow
 from visuomotor.losses import Loss, Term
 from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.embedding import embed_time
-from visuomotor.nn.mixture import Past, Segment, remember, repeat, run
+from visuomotor.nn.mixture import Past, Segment, remember, run
 from visuomotor.nn.weights import Made, Names, load_named, nested
-from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunkConfig
-from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig, told, unread
+from visuomotor.perception.chunk_flow import Padding, draw_chunk, flow_error
+from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig
+from visuomotor.perception.trunk import Seen, SightTrunkConfig, unread
+from visuomotor.perception.trunks import TrunkConfig, build_trunk
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
@@ -54,7 +56,6 @@ from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
 __all__ = ["PI0", "PI0Config", "load_released", "released_names"]
 
-Padding = Literal["ignored", "learned"]
 
 EXPERT = 1  # the trunk is expert 0
 STATE, ACTIONS = 1, 2  # blocks; what was observed is block 0
@@ -66,7 +67,7 @@ class PI0Config:
 
     horizon: int = 50
     """Actions predicted by one call."""
-    trunk: PaliGemmaTrunkConfig | SightTrunkConfig = field(default_factory=PaliGemmaTrunkConfig)
+    trunk: TrunkConfig = field(default_factory=PaliGemmaTrunkConfig)
     """What sees and reads."""
     expert_width: int = 1024
     """Width of the action expert; depth and heads are those of the trunk."""
@@ -175,11 +176,7 @@ class PI0(Policy):
 
     def __init__(self, config: PI0Config, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)
-        self.trunk: SightTrunk | PaliGemmaTrunk
-        if isinstance(config.trunk, SightTrunkConfig):
-            self.trunk = SightTrunk(config.trunk, self.bodies, horizon=config.horizon)
-        else:
-            self.trunk = PaliGemmaTrunk(config.trunk, self.bodies, horizon=config.horizon)
+        self.trunk = build_trunk(config.trunk, self.bodies, horizon=config.horizon)
         self.expert = Decoder(config.expert)
         self.action_width = self.trunk.action_width
         self.state = nn.Linear(self.trunk.state_width, config.expert_width)
@@ -218,20 +215,18 @@ class PI0(Policy):
         Source: eq. 1; appendix B for the law of flow times.
         """
         seen = self.trunk.learn(batch, generator)
-        assert seen.left is not None
-        assert seen.mask is not None
-        past, draws = self.remember(seen), self.config.draws
-        mask, clean = seen.mask.repeat(draws, 1, 1), seen.left.repeat(draws, 1, 1)
-        if self.config.padding == "learned":  # of dimensions; a tick that is not there is no lesson
-            clean, mask = clean.masked_fill(~mask, 0), mask.any(-1, keepdim=True).expand_as(mask)
-        law, device = self.config.time_law, clean.device
-        time = flow.sample_time(clean.shape[:1], generator=generator, law=law, device=device)
-        learn = None
-        if self.config.max_delay:
-            horizon, most = self.config.horizon, self.config.max_delay
-            time, learn = flow.train_prefix(time, horizon, maximum=most, generator=generator)
-        velocity = self.velocity([repeat(part, draws) for part in past], mask.any(1))
-        total, count = flow.loss(velocity, clean, generator=generator, mask=mask, learn=learn, time=time)
+        past = self.remember(seen)
+        config = self.config
+        total, count = flow_error(
+            seen,
+            past,
+            self.velocity,
+            draws=config.draws,
+            law=config.time_law,
+            padding=config.padding,
+            max_delay=config.max_delay,
+            generator=generator,
+        )
         return Loss({"flow": Term(total, count, self.config.weight), **seen.losses})
 
     def act(
@@ -259,15 +254,15 @@ class PI0(Policy):
         if self.config.padding == "learned":
             real = torch.ones_like(real)
         velocity = self.velocity(self.remember(seen), real, tabulated=True)
-        if prefix is not None:
-            promised = told(seen, prefix)
-            if held is None and self.config.max_delay >= prefix.shape[1]:
-                velocity = flow.clamp(velocity, promised.clamp(-seen.farthest, seen.farthest))
-            else:
-                weights = prefix.new_ones(prefix.shape[:2]) if held is None else held
-                velocity = flow.guide(velocity, promised, weights)
-        left = flow.integrate(velocity, self.config.temperature * noise, steps=self.config.steps)
-        actions = (seen.guess + seen.doubt * left).float()
+        actions = draw_chunk(
+            seen,
+            velocity,
+            self.config.temperature * noise,
+            steps=self.config.steps,
+            max_delay=self.config.max_delay,
+            prefix=prefix,
+            held=held,
+        )
         if prefix is not None:  # what will have run stands as it is, however far the pull came
             surely = prefix.new_ones(prefix.shape[:2]) if held is None else (held >= 1).to(prefix)
             actions = continued(actions, prefix, surely)

@@ -36,8 +36,9 @@ from visuomotor.codecs.fast import FAST
 from visuomotor.errors import DataError
 from visuomotor.losses import Loss, token_loss
 from visuomotor.nn.mixture import Past, Segment, join, remember, run
-from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunkConfig, check_writing
-from visuomotor.perception.trunk import Seen, SightTrunk, SightTrunkConfig
+from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig, check_writing
+from visuomotor.perception.trunk import Seen, SightTrunkConfig
+from visuomotor.perception.trunks import TrunkConfig, build_trunk
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.action_tokens import ActionTokens, announced, behind, written_ids
@@ -53,7 +54,7 @@ class PI0FASTConfig:
 
     horizon: int = 10
     """Actions predicted by one call; a second of DROID, as released."""
-    trunk: PaliGemmaTrunkConfig | SightTrunkConfig = field(default_factory=PaliGemmaTrunkConfig.pi0_fast)
+    trunk: TrunkConfig = field(default_factory=PaliGemmaTrunkConfig.pi0_fast)
     """What sees, reads and writes."""
     vocabulary: int = 1024
     """Most tokens of the codec."""
@@ -99,11 +100,7 @@ class PI0FAST(Policy):
 
     def __init__(self, config: PI0FASTConfig, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)
-        self.trunk: SightTrunk | PaliGemmaTrunk
-        if isinstance(config.trunk, SightTrunkConfig):
-            self.trunk = SightTrunk(config.trunk, self.bodies, horizon=config.horizon)
-        else:
-            self.trunk = PaliGemmaTrunk(config.trunk, self.bodies, horizon=config.horizon)
+        self.trunk = build_trunk(config.trunk, self.bodies, horizon=config.horizon)
         self.action_width = self.trunk.action_width
         self.codec = None if config.codec is None else FAST.from_json(config.codec)
         if self.codec and (self.codec.horizon, self.codec.action) != (config.horizon, self.action_width):
@@ -201,7 +198,9 @@ class PI0FAST(Policy):
         """
         codec, rows = self.required, len(seen.state)
         state, missing = codec.completion.start(rows)
-        ids = torch.from_numpy(written_ids(np.arange(codec.vocabulary), self.last)).to(begun.device)
+        ids = torch.from_numpy(written_ids(np.arange(codec.vocabulary), self.trunk.last_action)).to(
+            begun.device
+        )
         kept = remember([self.trunk.decoder], [seen.prefix])
         grown: Past | None = None
         given, written, lengths = begun, np.zeros((rows, 0), np.int64), np.zeros(rows, np.int64)
@@ -220,8 +219,3 @@ class PI0FAST(Policy):
             written = np.concatenate([written, token[:, None]], axis=1)
             given = ids[torch.from_numpy(token).to(ids.device)][:, None]
         return [row[:length] for row, length in zip(written, lengths, strict=True)]
-
-    @property
-    def last(self) -> int | None:
-        """Id of the codec's token 0, from which ids are counted down; None if ids are the tokens."""
-        return None if isinstance(self.trunk, SightTrunk) else self.trunk.last_action

@@ -206,11 +206,19 @@ def test_steering_for_each_token_equals_one_call_a_token(experts) -> None:
         torch.testing.assert_close(end[:, 0], whole[:, index], rtol=0, atol=1e-12)
 
 
-def test_checkpointing_changes_no_gradient(experts, segments) -> None:
-    grads = []
-    for checkpointing in (False, True):
-        ends, _ = run(experts, segments, checkpointing=checkpointing)
-        sum(end.square().sum() for end in (ends[1], ends[3])).backward(retain_graph=True)
+def test_recomputing_changes_no_gradient(experts, segments) -> None:
+    """Neither of segments that answer nor of those that are only remembered; and it does recompute."""
+    grads, calls = [], []
+    layer = experts[0].levels[0]
+    layer.gate.register_forward_hook(lambda *_: calls.append(1))
+    counts = []
+    for recomputes in (False, True):
+        experts[0].recomputes = recomputes
+        calls.clear()
+        ends, _ = run(experts, segments)
+        (last,), _ = run(experts, segments[3:], remember(experts, segments[:1]))
+        sum(end.square().sum() for end in (ends[1], ends[3], last)).backward(retain_graph=True)
+        counts.append(len(calls))
         grads.append(
             [p.grad.clone() for expert in experts for p in expert.parameters() if p.grad is not None]
         )
@@ -218,6 +226,7 @@ def test_checkpointing_changes_no_gradient(experts, segments) -> None:
             expert.zero_grad(set_to_none=True)
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    assert counts[1] == 2 * counts[0]
 
 
 def test_a_fresh_steered_decoder_is_the_identity_before_its_last_norm() -> None:

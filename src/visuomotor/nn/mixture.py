@@ -102,20 +102,17 @@ def run(
     experts: Sequence[Decoder],
     segments: Sequence[Segment],
     past: Sequence[Past] = (),
-    *,
-    checkpointing: bool = False,
 ) -> tuple[list[Tensor], list[Past]]:
     """What each segment has become behind the last norm, and the pasts of all of them.
+
+    Each layer is computed again in the backward pass if an expert asks for it (`Decoder.recomputes`).
 
     Args:
         experts: As many layers, heads, kv_heads and as wide heads in each.
         segments: Those of one block see each other.
         past: What earlier calls kept.
-        checkpointing: Compute each layer again in the backward pass instead of storing what it needs;
-            also if an expert asks for it (`Decoder.recomputes`).
     """
-    checkpointing = checkpointing or any(expert.recomputes for expert in experts)
-    streams, kept = _through(experts, segments, past, answers=True, checkpointing=checkpointing)
+    streams, kept = _through(experts, segments, past, answers=True)
     ends = []
     for segment, stream in zip(segments, streams, strict=True):
         steering = None if segment.steering is None else segment.steering[-1]
@@ -127,7 +124,7 @@ def remember(
     experts: Sequence[Decoder], segments: Sequence[Segment], past: Sequence[Past] = ()
 ) -> list[Past]:
     """Pasts of segments whose own answers nobody needs: the last layer computes keys and values alone."""
-    return _through(experts, segments, past, answers=False, checkpointing=False)[1]
+    return _through(experts, segments, past, answers=False)[1]
 
 
 def _through(
@@ -136,9 +133,9 @@ def _through(
     past: Sequence[Past],
     *,
     answers: bool,
-    checkpointing: bool,
 ) -> tuple[list[Tensor], list[Past]]:
     depth = _depth(experts)
+    again = torch.is_grad_enabled() and any(expert.recomputes for expert in experts)
     views = _views(experts, segments, past)
     streams = [segment.tokens for segment in segments]
     keys: list[list[Tensor]] = [[] for _ in segments]
@@ -151,7 +148,7 @@ def _through(
             def step(*given: Tensor, level: int = level) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
                 return _level(views, past, level, given)
 
-            if checkpointing and torch.is_grad_enabled():
+            if again:
                 streams, held = checkpoint(step, *streams, use_reentrant=False)
             else:
                 streams, held = step(*streams)

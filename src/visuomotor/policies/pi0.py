@@ -172,7 +172,12 @@ class PI0(Policy):
 
     Config = PI0Config
     config: PI0Config
-    released = ("openpi safetensors", "LeRobot safetensors", "transformers safetensors")
+    released = (
+        "openpi safetensors",
+        "LeRobot safetensors",
+        "transformers safetensors",
+        "orbax trees of openpi, through scripts/convert_openpi.py",
+    )
 
     def __init__(self, config: PI0Config, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)

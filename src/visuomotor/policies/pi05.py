@@ -184,7 +184,11 @@ class PI05(Policy):
 
     Config = PI05Config
     config: PI05Config
-    released = ("openpi safetensors", "LeRobot safetensors")
+    released = (
+        "openpi safetensors",
+        "LeRobot safetensors",
+        "orbax trees of openpi, through scripts/convert_openpi.py",
+    )
 
     def __init__(self, config: PI05Config, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)

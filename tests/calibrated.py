@@ -1,10 +1,13 @@
-"""Bodies with calibrated cameras, for tests of what sees through them."""
+"""Bodies with calibrated cameras, for tests of what sees through them, and batches for policies of theirs."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from visuomotor.types import Camera, Dimension, Spec
+from visuomotor.data.collate import collate
+from visuomotor.policies.base import Policy
+from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.types import Batch, Camera, Dimension, Spec
 
 
 def body(name: str, state: int = 3, action: int = 3) -> Spec:
@@ -35,3 +38,11 @@ def armed_body() -> Spec:
             Dimension(name="gripper", kind="gripper"),
         ),
     )
+
+
+def random_batch(policy: Policy, count: int = 4) -> Batch:
+    """Random samples of the policy's first body, through its pipeline."""
+    key, spec = next(iter(policy.bodies.items()))
+    pipeline = policy.transforms(key, random_stats(spec))
+    samples = [pipeline.apply(random_sample(spec, policy.window, key, number)) for number in range(count)]
+    return collate(samples, policy.embodiments)

@@ -6,26 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from calibrated import body, random_batch
 
-from visuomotor.data.collate import collate
 from visuomotor.perception.language import LanguageConfig
 from visuomotor.policies.act import ACT, ACTConfig
 from visuomotor.testing import check_policy
 from visuomotor.testing.samples import random_sample, random_stats
-from visuomotor.types import Batch, Camera, Dimension, Spec
-
-
-def body(name: str = "arm", state: int = 3, action: int = 3) -> Spec:
-    return Spec(
-        embodiment=name,
-        cameras=(
-            Camera(name="front", height=24, width=32, projection=(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0.2, 1)),
-            Camera(name="wrist", height=16, width=16),
-        ),
-        state=tuple(Dimension(name=f"s{i}") for i in range(state)),
-        action=tuple(Dimension(name=f"a{i}", unit="m", kind="ee_delta") for i in range(action)),
-        rate=10.0,
-    )
+from visuomotor.types import Camera, Dimension, Spec
 
 
 def aloha() -> Spec:
@@ -42,19 +29,12 @@ RESNET = replace(ACTConfig.tiny(), vision="resnet18", norm="group")
 ONE_VIEW = dict.fromkeys(
     ("sight.trust.weight", "sight.trust.bias"), "only one camera is calibrated, so it has all trust"
 )
-BODIES = {"one": body(), "two": body("leg", 5, 2)}
-
-
-def random_batch(policy: ACT, count: int = 4) -> Batch:
-    key, spec = next(iter(policy.bodies.items()))
-    pipeline = policy.transforms(key, random_stats(spec))
-    samples = [pipeline.apply(random_sample(spec, policy.window, key, number)) for number in range(count)]
-    return collate(samples, policy.embodiments)
+BODIES = {"one": body("arm"), "two": body("leg", 5, 2)}
 
 
 def built(config: ACTConfig, bodies: dict[str, Spec] | None = None) -> ACT:
     torch.manual_seed(0)
-    return ACT(config, bodies or {"one": body()}).eval()
+    return ACT(config, bodies or {"one": body("arm")}).eval()
 
 
 def test_the_shared_sight_keeps_the_contract() -> None:
@@ -76,7 +56,7 @@ def test_the_published_decoder_keeps_the_contract() -> None:
         norm="frozen",
         dropout=0.1,
     )
-    check_policy(lambda: ACT(config, {"one": body()}), learning_rate=1e-3, samples=2, compiles=False)
+    check_policy(lambda: ACT(config, {"one": body("arm")}), learning_rate=1e-3, samples=2, compiles=False)
 
 
 @pytest.mark.parametrize("config", [ACTConfig.tiny(), RESNET])
@@ -180,7 +160,7 @@ def test_the_latent_knows_the_chunk_in_training_and_nothing_while_acting() -> No
 def test_a_missing_camera_is_as_if_it_had_never_been() -> None:
     config = replace(RESNET, language=LanguageConfig.none())
     policy = built(config)
-    alone = ACT(config, {"one": replace(body(), cameras=body().cameras[:1])}).eval()
+    alone = ACT(config, {"one": replace(body("arm"), cameras=body("arm").cameras[:1])}).eval()
     alone.load_state_dict(policy.state_dict())
     batch = random_batch(policy)
     gone = torch.zeros_like(batch.image_mask["wrist"])
@@ -192,12 +172,12 @@ def test_a_missing_camera_is_as_if_it_had_never_been() -> None:
 
 def test_states_and_actions_are_divided_by_at_least_the_floor() -> None:
     policy = built(RESNET)
-    stats = random_stats(body())
+    stats = random_stats(body("arm"))
     tight = {
         name: replace(summary, std=0.001 * summary.std, mean=0 * summary.mean)
         for name, summary in stats.features.items()
     }
-    sample = random_sample(body(), policy.window, "one", 0)
+    sample = random_sample(body("arm"), policy.window, "one", 0)
     found = policy.transforms("one", replace(stats, features=tight)).apply(sample)
     for name in ("state", "actions"):
         expected = torch.from_numpy(getattr(sample, name)) / 0.01

@@ -7,50 +7,31 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from calibrated import body, random_batch
 
 from visuomotor.data.collate import collate
 from visuomotor.policies.pi0 import PI0, PI0Config
 from visuomotor.testing import check_policy
 from visuomotor.testing.samples import random_sample, random_stats
-from visuomotor.types import Batch, Camera, Dimension, Spec
 
-
-def body(name: str = "arm", state: int = 3, action: int = 3) -> Spec:
-    return Spec(
-        embodiment=name,
-        cameras=(
-            Camera(name="front", height=24, width=32, projection=(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0.2, 1)),
-            Camera(name="wrist", height=16, width=16),
-        ),
-        state=tuple(Dimension(name=f"s{i}") for i in range(state)),
-        action=tuple(Dimension(name=f"a{i}", unit="m", kind="ee_delta") for i in range(action)),
-        rate=10.0,
-    )
-
-
-BODIES = {"one": body(), "two": body("leg", 5, 2)}
+BODIES = {"one": body("arm"), "two": body("leg", 5, 2)}
 ONE_VIEW = dict.fromkeys(
     ("trunk.sight.trust.weight", "trunk.sight.trust.bias"),
     "only one camera is calibrated, so it has all trust",
 )
 
 
-def random_batch(policy: PI0, count: int = 4) -> Batch:
-    key, spec = next(iter(policy.bodies.items()))
-    pipeline = policy.transforms(key, random_stats(spec))
-    samples = [pipeline.apply(random_sample(spec, policy.window, key, number)) for number in range(count)]
-    return collate(samples, policy.embodiments)
-
-
 def built(config: PI0Config) -> PI0:
     torch.manual_seed(0)
-    return PI0(config, {"one": body()}).eval()
+    return PI0(config, {"one": body("arm")}).eval()
 
 
+@pytest.mark.slow
 def test_the_shared_sight_keeps_the_contract() -> None:
     check_policy(lambda: PI0(PI0Config.tiny(), BODIES), without_gradient=ONE_VIEW)
 
 
+@pytest.mark.slow
 def test_clean_prefixes_keep_the_contract() -> None:
     config = replace(PI0Config.tiny(), max_delay=2)
     check_policy(lambda: PI0(config, BODIES), without_gradient=ONE_VIEW, compiles=False)

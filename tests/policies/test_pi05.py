@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from calibrated import armed_body
+from calibrated import armed_body, random_batch
 
 from visuomotor.data.collate import collate
 from visuomotor.nn.weights import nested
@@ -15,16 +15,9 @@ from visuomotor.perception.paligemma_trunk import binned
 from visuomotor.policies.pi05 import PI05, PI05Config, released_names
 from visuomotor.testing import check_policy
 from visuomotor.testing.samples import random_sample, random_stats
-from visuomotor.types import Batch, Dimension
+from visuomotor.types import Dimension
 
 BODIES = {"one": armed_body()}
-
-
-def random_batch(policy: PI05, count: int = 4) -> Batch:
-    key, spec = next(iter(policy.bodies.items()))
-    pipeline = policy.transforms(key, random_stats(spec))
-    samples = [pipeline.apply(random_sample(spec, policy.window, key, number)) for number in range(count)]
-    return collate(samples, policy.embodiments)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from calibrated import armed_body
+from calibrated import armed_body, random_batch
 
 from visuomotor.codecs.fast import FAST
 from visuomotor.data.collate import collate
@@ -18,7 +18,6 @@ from visuomotor.policies.pi0_fast import PI0FAST, PI0FASTConfig
 from visuomotor.testing import check_policy
 from visuomotor.testing.samples import random_sample, random_stats
 from visuomotor.transforms.action_tokens import behind
-from visuomotor.types import Batch
 
 BODIES = {"one": armed_body()}
 
@@ -38,13 +37,6 @@ def built() -> PI0FAST:
     return PI0FAST(config(), BODIES).eval()
 
 
-def random_batch(policy: PI0FAST, count: int = 3) -> Batch:
-    spec = BODIES["one"]
-    pipeline = policy.transforms("one", random_stats(spec))
-    samples = [pipeline.apply(random_sample(spec, policy.window, "one", n)) for n in range(count)]
-    return collate(samples, policy.embodiments)
-
-
 @pytest.mark.slow
 def test_the_shared_sight_keeps_the_contract() -> None:
     made = config()
@@ -55,7 +47,7 @@ def test_what_is_written_is_always_a_whole_chunk() -> None:
     """Fresh weights know nothing, and yet every answer can be decoded."""
     policy = built()
     with torch.no_grad():
-        acted = policy.act(random_batch(policy))
+        acted = policy.act(random_batch(policy, 3))
     assert acted.failures is None
     low, high = policy.required.limits
     assert bool(torch.isfinite(acted.actions).all())
@@ -65,7 +57,7 @@ def test_what_is_written_is_always_a_whole_chunk() -> None:
 def test_what_is_acted_on_holds_no_chunk() -> None:
     """A batch with actions and the same one without are answered alike."""
     policy = built()
-    batch = random_batch(policy)
+    batch = random_batch(policy, 3)
     spec = BODIES["one"]
     pipeline = policy.transforms("one", random_stats(spec))
     samples = [replace(random_sample(spec, policy.window, "one", n), actions=None) for n in range(3)]
@@ -77,7 +69,7 @@ def test_what_is_acted_on_holds_no_chunk() -> None:
 def test_tokens_one_by_one_are_the_likeliest_of_all_at_once() -> None:
     """Cached decoding against scores of the whole text, and against a loop over one sample."""
     policy = built()
-    batch = random_batch(policy)
+    batch = random_batch(policy, 3)
     begin = torch.full((3, 1), policy.config.vocabulary)
     with torch.no_grad():
         seen = policy.trunk.observe(batch)
@@ -96,7 +88,7 @@ def test_tokens_one_by_one_are_the_likeliest_of_all_at_once() -> None:
 
 def test_learned_tokens_decode_to_the_chunk() -> None:
     policy = built()
-    batch = random_batch(policy)
+    batch = random_batch(policy, 3)
     written, real = behind(batch, policy.trunk.prompt_width)
     assert batch.actions is not None
     for row, actions in enumerate(batch.actions):
@@ -111,7 +103,7 @@ def test_a_policy_without_codec_says_what_to_do() -> None:
     policy = PI0FAST(PI0FASTConfig.tiny(), BODIES)
     assert policy.unfitted
     with pytest.raises(DataError, match="Train the policy"):
-        policy.act(random_batch(policy))
+        policy.act(random_batch(policy, 3))
 
 
 def test_a_codec_of_other_chunks_is_refused() -> None:

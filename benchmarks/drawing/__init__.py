@@ -62,7 +62,7 @@ def figure(panels: Sequence[Panel], *, said: str, width: float, height: float, c
         x, y = gap + column * (width + gap), gap / 2 + row * (height + above + below)
         parts.append(
             f'<g transform="translate({x:.0f} {y:.0f})">{text(width / 2, 15, panel.title, bold=True)}'
-            f'<g transform="translate(0 {above})">{panel.body}</g>'
+            f'<svg y="{above}" width="{width:.0f}" height="{height:.0f}">{panel.body}</svg>'  # clips it
             f"{text(width / 2, above + height + 16, panel.note)}</g>"
         )
     return (

@@ -36,6 +36,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "backbone": {
         "dinov2": "visuomotor.backbones.dinov2:load_dinov2",
         "minilm": "visuomotor.backbones.minilm:load_minilm",
+        "paligemma": "visuomotor.backbones.paligemma:load_paligemma",
         "prismatic": "visuomotor.backbones.prismatic:load_prismatic",
         "siglip": "visuomotor.backbones.siglip:load_siglip",
     },

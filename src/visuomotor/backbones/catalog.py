@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 __all__ = ["MODELS", "PublishedModel", "catalog", "find_here"]
 
-Kind = Literal["sentences", "language", "vision"]
+Kind = Literal["sentences", "language", "vision", "vision and language"]
 
 HERE = "visuomotor.backbones."
 APACHE = "Apache-2.0"
@@ -138,6 +138,15 @@ MODELS: dict[str, PublishedModel] = {
     "qwen3-1.7b": _model("qwen", "qwen3_1_7b", 1_720_574_976, APACHE, "Qwen/Qwen3-1.7B-Base"),
     "qwen3-4b": _model("qwen", "qwen3_4b", 4_022_468_096, APACHE, "Qwen/Qwen3-4B-Base"),
     "qwen3-8b": _model("qwen", "qwen3_8b", 8_190_735_360, APACHE, "Qwen/Qwen3-8B-Base"),
+    "paligemma-3b": PublishedModel(
+        kind="vision and language",
+        parameters=2_923_335_408,
+        license=GEMMA,
+        hub="google/paligemma-3b-pt-224",
+        config=HERE + "paligemma:PaliGemmaConfig",
+        gated=True,
+        network=HERE + "paligemma:PaliGemma",
+    ),
 }
 """Name -> model. Of models of pictures and sentences, one half: towers of SigLIP, text of Gemma 3."""
 

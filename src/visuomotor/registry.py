@@ -39,6 +39,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "paligemma": "visuomotor.backbones.paligemma:load_paligemma",
         "prismatic": "visuomotor.backbones.prismatic:load_prismatic",
         "siglip": "visuomotor.backbones.siglip:load_siglip",
+        "smolvlm": "visuomotor.backbones.smolvlm:load_smolvlm",
     },
     "expert": {
         "tabletop": "visuomotor.experts.tabletop:TabletopExpert",

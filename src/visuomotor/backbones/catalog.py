@@ -83,6 +83,17 @@ def _eyes(network: str, size: str, parameters: int, hub: str) -> PublishedModel:
     )
 
 
+def _smolvlm(size: str, parameters: int, hub: str) -> PublishedModel:
+    return PublishedModel(
+        kind="vision and language",
+        parameters=parameters,
+        license=APACHE,
+        hub=hub,
+        config=f"{HERE}smolvlm:SmolVLMConfig.{size}",
+        network=HERE + "smolvlm:SmolVLM",
+    )
+
+
 MODELS: dict[str, PublishedModel] = {
     "all-minilm-l6-v2": PublishedModel(
         kind="sentences",
@@ -147,6 +158,9 @@ MODELS: dict[str, PublishedModel] = {
         gated=True,
         network=HERE + "paligemma:PaliGemma",
     ),
+    "smolvlm2-256m": _smolvlm("smolvlm2_256m", 256_484_928, "HuggingFaceTB/SmolVLM2-256M-Video-Instruct"),
+    "smolvlm2-500m": _smolvlm("smolvlm2_500m", 507_482_304, "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"),
+    "smolvlm2-2.2b": _smolvlm("smolvlm2_2_2b", 2_246_784_880, "HuggingFaceTB/SmolVLM2-2.2B-Instruct"),
 }
 """Name -> model. Of models of pictures and sentences, one half: towers of SigLIP, text of Gemma 3."""
 

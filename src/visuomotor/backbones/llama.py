@@ -14,6 +14,7 @@ from visuomotor.backbones.language_model import LanguageModelConfig, Stated
 from visuomotor.nn.decoder import DecoderConfig, RopeStretch
 
 __all__ = [
+    "DEFAULTS",
     "from_published",
     "llama2_7b",
     "llama2_13b",
@@ -26,6 +27,15 @@ __all__ = [
     "smollm2_360m",
     "tiny",
 ]
+
+DEFAULTS = {
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "intermediate_size": 11_008,
+}
+"""Sizes that a Llama within another model has where its `text_config` leaves them out: transformers' own."""
 
 
 def llama2_7b(vocabulary: int = 32_000) -> LanguageModelConfig:

@@ -199,13 +199,8 @@ class PrismaticConfig:
                 f"{where}: expected vision_backbone_id {' or '.join(map(repr, sizes))}, got {eyes!r}. "
                 "Choose a model with the eyes of OpenVLA."
             )
-        usual = {
-            "hidden_size": 4096,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "intermediate_size": 11_008,
-        }
-        language = llama.from_published({**usual, **data.get("text_config", {})}, f"{where}: text_config")
+        text = {**llama.DEFAULTS, **data.get("text_config", {})}
+        language = llama.from_published(text, f"{where}: text_config")
         return cls(
             vision=PrismaticVisionConfig.published(sizes[eyes], language.decoder.width), language=language
         )

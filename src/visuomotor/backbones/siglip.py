@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from visuomotor.backbones.checkpoint import find_model, open_tensors, read_config
@@ -146,9 +146,11 @@ class SigLIPLayer(nn.Module):
         self.narrow = nn.Linear(config.hidden, config.width)
         self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
 
-    def forward(self, tokens: Float[Tensor, "frame token width"]) -> Float[Tensor, "frame token width"]:
-        """Tokens one layer deeper."""
-        tokens = tokens + self.attention(self.attention_norm(tokens))
+    def forward(
+        self, tokens: Float[Tensor, "frame token width"], mask: Bool[Tensor, "frame token"] | None = None
+    ) -> Float[Tensor, "frame token width"]:
+        """Tokens one layer deeper; those that `mask` calls `False` are not seen."""
+        tokens = tokens + self.attention(self.attention_norm(tokens), mask=mask)
         hidden = F.gelu(self.widen(self.feed_norm(tokens)), approximate=self.approximate)
         return tokens + self.narrow(hidden)
 

@@ -13,6 +13,7 @@ from visuomotor.evaluation.setup import Acting
 from visuomotor.experts.disturbance import Noise
 from visuomotor.perception.language import LanguageConfig
 from visuomotor.perception.sight import SightConfig
+from visuomotor.perception.trunk import SightTrunkConfig
 from visuomotor.policies.act import ACTConfig
 from visuomotor.policies.bc import BCConfig
 from visuomotor.policies.compact import CompactConfig
@@ -39,6 +40,10 @@ __all__ = [
     "lift",
     "post_train",
     "tabletop_all",
+    "two_stage_pi05",
+    "two_stage_pi05_insulated",
+    "two_stage_pi05_insulated_subtask",
+    "two_stage_pi05_subtask",
 ]
 
 
@@ -207,6 +212,41 @@ def demo_pi05() -> Recipe:
 def demo_pi0_fast() -> Recipe:
     """The demo with pi0-FAST: equal demonstrations, observations and steps."""
     return replace(demo(), family="pi0_fast", policy=PI0FASTConfig.small())
+
+
+def two_stage_pi05() -> Recipe:
+    """Two things into two bowls, one after the other, with pi0.5; the next recipes are held against it."""
+    small = PI05Config.small()
+    assert isinstance(small.trunk, SightTrunkConfig)
+    trunk = replace(small.trunk, sight=replace(small.trunk.sight, parts=2), hears=True)
+    return replace(
+        demo(),
+        collect=CollectConfig(task="put_two", episodes=800, options={"rival": True}),
+        family="pi05",
+        policy=replace(small, trunk=trunk),
+        training=replace(demo().training, steps=3000),
+    )
+
+
+def two_stage_pi05_subtask() -> Recipe:
+    """The same, and the policy writes what is to be done now before it acts."""
+    recipe = two_stage_pi05()
+    return replace(recipe, policy=replace(recipe.policy, subtasks=True))
+
+
+def two_stage_pi05_insulated() -> Recipe:
+    """The same, and the trunk learns from actions as tokens; the flow teaches the expert alone."""
+    return _insulated(two_stage_pi05())
+
+
+def two_stage_pi05_insulated_subtask() -> Recipe:
+    """Both: subtasks are written, and the flow teaches the expert alone."""
+    return _insulated(two_stage_pi05_subtask())
+
+
+def _insulated(recipe: Recipe) -> Recipe:
+    trunk = replace(recipe.policy.trunk, words=513)  # tokens of the codec, and one that begins a chunk
+    return replace(recipe, policy=replace(recipe.policy, insulated=True, vocabulary=512, trunk=trunk))
 
 
 def lift() -> Recipe:

@@ -309,6 +309,7 @@ class Sample:
         sentence_mask: bool (token,).
         tokens: Token ids, once a transform has added them.
         answer: Target text of a vision-language sample.
+        subtask: What is to be done now, in plain words, as a demonstration tells it; for learning only.
     """
 
     images: Mapping[str, np.ndarray]
@@ -331,6 +332,7 @@ class Sample:
     sentence_mask: np.ndarray | None = None
     tokens: Tokens | None = None
     answer: str | None = None
+    subtask: str | None = None
 
     @classmethod
     def from_observation(cls, observation: Observation, key: str = "") -> Sample:

@@ -91,13 +91,14 @@ class PolicyAgent:
         if self.compiled is not None and not promise:
             with torch.no_grad():
                 batch = self._batch(sample)
-                return self._chunk(self.compiled(batch, self._generator(generator), context), observation)
+                acted = self.compiled(batch, self._generator(generator), context)
+            return self._chunk(acted, observation, context)
         # Guidance by a prefix differentiates the network, which inference mode forbids.
         with torch.no_grad() if promise else torch.inference_mode():
             acted = self.policy.act(
                 self._batch(sample), generator=self._generator(generator), context=context, **promise
             )
-        return self._chunk(acted, observation)
+        return self._chunk(acted, observation, context)
 
     def think(
         self, observation: Observation, *, generator: np.random.Generator | None = None
@@ -107,9 +108,12 @@ class PolicyAgent:
             return None
         observation = check_observation(observation, self.spec, self.window)
         with torch.no_grad():
-            return self.policy.think(
+            thought = self.policy.think(
                 self._batch(self._sample(observation)), generator=self._generator(generator)
             )
+        if thought is None:
+            return None
+        return replace(thought, time=torch.tensor([observation.time], dtype=torch.float64))
 
     def _sample(self, observation: Observation) -> Sample:
         return Sample.from_observation(observation, self.key)
@@ -154,10 +158,14 @@ class PolicyAgent:
         weights = prefix_weights(horizon, delay=delay, end=reach)[None, :reach]
         return {"prefix": promised, "held": torch.from_numpy(weights).to(self.device)}
 
-    def _chunk(self, acted: Acted, observation: Observation) -> Chunk:
-        """The answer of the policy in robot units; without actions if it failed or is not finite."""
+    def _chunk(self, acted: Acted, observation: Observation, context: Context | None) -> Chunk:
+        """The answer of the policy in robot units; without actions if it failed or is not finite.
+
+        What it says is what it said now, or in its thought.
+        """
         failure = acted.failures[0] if acted.failures is not None else None
-        text = acted.text[0] if acted.text is not None else None
+        said = acted.text if acted.text is not None or context is None else context.text
+        text = said[0] if said is not None else None
         progress = float(acted.progress[0]) if acted.progress is not None else None
         mask = acted.mask[0].cpu().numpy() if acted.mask is not None else None
         actions = acted.actions[0].float().cpu().numpy()

@@ -79,6 +79,11 @@ class Questions:
         """Every question once, in order of first use."""
         return tuple(dict.fromkeys(self._questions[self._rows].tolist()))
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Every answer once, in order of first use."""
+        return tuple(dict.fromkeys(self._answers[self._rows].tolist()))
+
     def __len__(self) -> int:
         """Questions, and so samples."""
         return len(self._rows)

@@ -152,7 +152,12 @@ class Windows:
             keypoints=keypoints,
             keypoint_mask=keypoint_mask,
             part=int(part),
+            subtask=self._subtask(tick),
         )
+
+    def _subtask(self, tick: int) -> str | None:
+        index = self.reader.subtask_index
+        return None if index is None else self.reader.subtasks[int(index[tick])]
 
 
 def _fixed(values: np.ndarray) -> np.ndarray:

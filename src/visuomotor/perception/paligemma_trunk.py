@@ -26,6 +26,7 @@ from visuomotor.transforms.base import Pipeline
 from visuomotor.transforms.normalize import Mode, Normalize
 from visuomotor.transforms.pad import PadCameras, PadDimensions
 from visuomotor.transforms.prompt import Prompt, cleaned
+from visuomotor.transforms.written_text import Spelling
 from visuomotor.types import Batch, Diet, Sample, Spec, Stats
 
 __all__ = ["PaliGemmaTrunk", "PaliGemmaTrunkConfig", "binned", "check_writing"]
@@ -36,6 +37,8 @@ TOKENIZER = ("tokenizer*.json", "tokenizer.model", "special_tokens_map.json")
 """Files of a model that its tokenizer needs."""
 CODES = 128
 """Of shapes, at the end of PaliGemma's vocabulary; actions are counted down from before them."""
+END = 1
+"""Id of "<eos>" in PaliGemma's vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,8 @@ class PaliGemmaTrunkConfig:
     """How states and actions are brought to numbers around 0."""
     prompt: Prompting = "instruction"
     """What the prompt says: the instruction alone, as in pi0; also the state, as in pi0.5; or, as in
-    pi0-FAST, both in lower case and without what announces actions, which is then written."""
+    pi0-FAST, both in lower case and without what announces actions, which is then written. A question
+    about a picture has no state."""
 
     def __post_init__(self) -> None:
         if self.prompt not in get_args(Prompting):
@@ -114,8 +118,11 @@ def written_with_state(sample: Sample) -> tuple[str, ...]:
 
 def written_before_tokens(sample: Sample) -> tuple[str, ...]:
     """The prompt of pi0-FAST, as in its released code; "Action: " begins what is written."""
+    words = cleaned(sample.instruction).lower()
+    if not sample.state_mask.any():  # a question about a picture
+        return (f"Task: {words};\n",)
     numbers = " ".join(str(number) for number in binned(sample.state[-1]))
-    return (f"Task: {cleaned(sample.instruction).lower()}, State: {numbers};\n",)
+    return (f"Task: {words}, State: {numbers};\n",)
 
 
 PROMPTS: dict[str, Callable[[Sample], tuple[str, ...]]] = {
@@ -183,6 +190,23 @@ class PaliGemmaTrunk(nn.Module):
         tokenizer = self._tokenizer()
         before, after = tokenizer.encode("Action: "), tokenizer.encode("|", eos=True)
         return Writing(tuple(before), tuple(after), self.last_action)
+
+    def spelling(self) -> Spelling:
+        """In the words of its tokenizer: "Subtask: " or "Answer: ", the text, an end of text."""
+        tokenizer = self._tokenizer()
+        tokenizer.check(self.config.paligemma.language.vocabulary, {"<eos>": END})
+        return Spelling(
+            subtask=tuple(tokenizer.encode("Subtask: ")),
+            answer=tuple(tokenizer.encode("Answer: ")),
+            end=END,
+            encode=tokenizer.encode,
+            decode=tokenizer.decode,
+        )
+
+    @property
+    def end_of_text(self) -> int:
+        """Id that ends a text."""
+        return END
 
     @property
     def last_action(self) -> int:

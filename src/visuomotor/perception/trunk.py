@@ -7,7 +7,7 @@ pictures, instruction and state come to be tokens is the same for all.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -23,7 +23,9 @@ from visuomotor.perception.guess import FARTHEST, Guess
 from visuomotor.perception.language import LanguageConfig
 from visuomotor.perception.sight import Sight, SightConfig
 from visuomotor.text.sentences import SentenceCache
+from visuomotor.text.vocabulary import Vocabulary
 from visuomotor.transforms.base import Pipeline
+from visuomotor.transforms.written_text import Spelling
 from visuomotor.types import Batch, Diet, Spec, Stats
 
 SPREADS = 3.0
@@ -59,7 +61,8 @@ class Seen(NamedTuple):
     `prefix` is the first block of the trunk and `state` the current one. Experts model chunks around `guess`
     in units of `doubt`, at most `farthest` of them; for trunks that guess nothing these are 0 and 1. While
     learning, `left` is what they are to model, `mask` which of its numbers are real, and `losses` are those
-    of seeing itself.
+    of seeing itself; `telling` is the prefix from which texts teach the eyes, if that is another one: it
+    has no blind rows.
     """
 
     prefix: Segment
@@ -70,6 +73,7 @@ class Seen(NamedTuple):
     mask: Bool[Tensor, "row horizon action"] | None = None
     losses: Mapping[str, Term] = {}
     farthest: float = math.inf
+    telling: Segment | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,10 @@ class SightTrunkConfig:
     """Tokens made of everything that was observed."""
     words: int = 0
     """Rows of its table of words, for families that let it write; 0 for a trunk that writes nothing."""
+    hears: bool = False
+    """Whether the words of the instruction are tokens of their own, too, from which a text can be copied."""
+    text: tuple[str, ...] | None = None
+    """Words of the texts that it writes, in rows of the table behind the others; None if it writes none."""
     bins: int = 0
     """Cells of a state's numbers, each of which is then a token of its own, too; 0 for no such tokens."""
     guess: float = 10.0
@@ -115,6 +123,13 @@ class SightTrunkConfig:
             raise ValueError(
                 f"trunk: expected at least 1 token, guess, bins and words at least 0, got {self}."
             )
+        if self.text is not None:
+            Vocabulary(self.text)  # refuses a word that is there twice
+
+    @property
+    def rows(self) -> int:
+        """Of the table of words: with those of texts, and three marks before them."""
+        return self.words + (0 if self.text is None else 3 + len(self.text))
 
     @classmethod
     def tiny(cls) -> SightTrunkConfig:
@@ -147,9 +162,10 @@ class SightTrunk(nn.Module):
         self.enter = nn.Linear(self.sight.width, config.tokens * config.decoder.width)
         self.numbers = nn.Embedding(config.bins, config.decoder.width) if config.bins else None
         self.dimensions = nn.Embedding(self.sight.state_width, config.decoder.width) if config.bins else None
-        self.words = nn.Embedding(config.words, config.decoder.width) if config.words else None
+        self.words = nn.Embedding(config.rows, config.decoder.width) if config.rows else None
         if self.words is not None:
             nn.init.normal_(self.words.weight, std=config.decoder.width**-0.5)  # scores of size 1
+        self.hear = nn.Linear(config.language.width, config.decoder.width) if config.hears else None
         self.decoder = Decoder(config.decoder)
         self.guess = Guess(self.sight.width, horizon, self.action_width) if config.guess else None
 
@@ -186,6 +202,24 @@ class SightTrunk(nn.Module):
         """The last word of its table begins a chunk; the others are the tokens of a codec."""
         return Writing(before=(self.config.words - 1,))
 
+    def spelling(self) -> Spelling:
+        """Word by word, behind the rows of actions: two marks that announce, one that ends, and the words."""
+        if self.config.text is None:
+            raise ValueError("trunk: it has no words for texts. Fit the policy to data, or set trunk.text.")
+        words = Vocabulary(self.config.text, first=self.end_of_text + 1)
+        return Spelling(
+            subtask=(self.config.words,),
+            answer=(self.config.words + 1,),
+            end=self.end_of_text,
+            encode=words.encode,
+            decode=words.decode,
+        )
+
+    @property
+    def end_of_text(self) -> int:
+        """Id that ends a text."""
+        return self.config.words + 2
+
     @property
     def last_action(self) -> int | None:
         """None: ids are the codec's tokens."""
@@ -202,30 +236,35 @@ class SightTrunk(nn.Module):
     @property
     def _table(self) -> nn.Embedding:
         if self.words is None:
-            raise ValueError("trunk: it writes nothing. Build it with words=... in its config.")
+            raise ValueError("trunk: it writes nothing. Build it with words=... or text=... in its config.")
         return self.words
 
     def observe(self, batch: Batch) -> Seen:
         """What is observed while acting."""
         vector = self.sight(batch).vector
         state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
-        prefix = self._prefix(vector, state, batch.state_mask)
+        prefix = self._prefix(vector, state, batch.state_mask, [batch])
         return Seen(prefix, state, *self._around(vector), farthest=self._farthest)
 
     def learn(self, batch: Batch, generator: torch.Generator | None) -> Seen:
         """What a batch with actions teaches."""
         lesson = self.sight.learn(batch, generator)
         vector, left, losses = lesson.vector, lesson.actions, dict(lesson.losses)
+        state, parts = lesson.state[:, -1], [batch]
+        if len(state) > len(batch) and batch.blind is not None:
+            parts.append(batch.blind)
+        real = torch.cat([part.state_mask for part in parts])
+        telling = None
         if self.guess:
             left, terms = self.guess.learn(vector, left, lesson.mask, self.config.guess)
+            if self.config.text is not None:
+                seeing = len(batch)  # nobody could tell from blind samples what things are called
+                telling = self._prefix(vector[:seeing], state[:seeing], batch.state_mask, [batch])
             vector, losses = vector.detach(), losses | terms
         with torch.no_grad():
             guess, doubt = self._around(vector)
-        state, real = lesson.state[:, -1], batch.state_mask
-        if len(state) > len(batch) and batch.blind is not None:
-            real = torch.cat([real, batch.blind.state_mask])
-        prefix = self._prefix(vector, state, real)
-        return Seen(prefix, state, guess, doubt, left, lesson.mask, losses, self._farthest)
+        prefix = self._prefix(vector, state, real, parts)
+        return Seen(prefix, state, guess, doubt, left, lesson.mask, losses, self._farthest, telling)
 
     @property
     def _farthest(self) -> float:
@@ -236,15 +275,23 @@ class SightTrunk(nn.Module):
         vector: Float[Tensor, "row seen"],
         state: Float[Tensor, "row state"],
         real: Bool[Tensor, "row state"],
+        parts: Sequence[Batch],
     ) -> Segment:
-        tokens = self.enter(vector).unflatten(-1, (self.config.tokens, -1))
-        if self.numbers is None or self.dimensions is None:
-            return Segment(tokens=tokens)
-        share = (state.clamp(-SPREADS, SPREADS) / SPREADS + 1) / 2
-        cells = (share * self.config.bins).long().clamp(max=self.config.bins - 1)
-        numbers = self.numbers(cells) + self.dimensions.weight
-        there = torch.cat([real.new_ones(tokens.shape[:2]), real], dim=1) if self._narrow else None
-        return Segment(tokens=torch.cat([tokens, numbers], dim=1), real=there)
+        """Tokens of everything, of the state's cells, and of the words of each part of the rows."""
+        tokens = [self.enter(vector).unflatten(-1, (self.config.tokens, -1))]
+        there = [real.new_ones(tokens[0].shape[:2])]
+        if self.numbers is not None and self.dimensions is not None:
+            share = (state.clamp(-SPREADS, SPREADS) / SPREADS + 1) / 2
+            cells = (share * self.config.bins).long().clamp(max=self.config.bins - 1)
+            tokens.append(self.numbers(cells) + self.dimensions.weight)
+            there.append(real)
+        if self.hear is not None:
+            heard = [self.sight.language(part) for part in parts]
+            words, mask = (torch.cat(side) for side in zip(*heard, strict=True))
+            tokens.append(self.hear(words.masked_fill(~mask[:, :, None], 0)))
+            there.append(mask)
+        padded = self.hear is not None or (len(tokens) > 1 and self._narrow)
+        return Segment(tokens=torch.cat(tokens, dim=1), real=torch.cat(there, dim=1) if padded else None)
 
     def _around(
         self, vector: Float[Tensor, "row seen"]

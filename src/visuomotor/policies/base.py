@@ -7,7 +7,7 @@ a generator; everything it returns lives in model space and is brought back by i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -116,17 +116,27 @@ class Policy(nn.Module, ABC):
         return False
 
     @property
+    def learns_subtasks(self) -> bool:
+        """Whether `loss` learns `Sample.subtask`, which `transforms` make tokens of."""
+        return False
+
+    @property
     def sentence_encoder(self) -> str | None:
         """Frozen encoder whose token states `transforms` needs ("minilm"); None if it needs none."""
         return None
 
     @property
     def unfitted(self) -> bool:
-        """Whether something of the config must be fitted to the actions before training; see `fitted`."""
+        """Whether something of the config must be fitted to the data before training; see `fitted`."""
         return False
 
-    def fitted(self, chunks: Float[np.ndarray, "chunk horizon action"]) -> Any:
-        """The config with whatever is fitted to normalized, padded chunks; for `unfitted` policies."""
+    def fitted(self, chunks: Float[np.ndarray, "chunk horizon action"], texts: Collection[str] = ()) -> Any:
+        """The config with whatever is fitted to the data; for `unfitted` policies.
+
+        Args:
+            chunks: Normalized and padded.
+            texts: Everything that it is to write: subtasks, if it learns them, and answers.
+        """
         raise ValueError(f"policy: {type(self).__name__} has nothing to fit to data.")
 
     @abstractmethod

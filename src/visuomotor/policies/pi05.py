@@ -22,13 +22,17 @@ paper, and what is always saved without a change of the answer:
 - `insulated` is knowledge insulation (Driess et al. 2025, "Knowledge insulating vision-language-action
   models", section V): the trunk learns to write actions as tokens, and the gradients of the flow stop at its
   keys and values. Tokens and noisy actions do not see each other, and nothing is written while acting.
-- The subtask that is written before acting is not here yet.
+- `subtasks` (section IV, eq. 1): the trunk learns to write what is to be done now, `think` writes it, the
+  likeliest token each time, and actions see it behind what was observed, as tokens that the trunk reads
+  anew with each observation. In training they see the demonstrated one, but for a share `unsaid` of the
+  samples. Boxes of things are not written before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, get_args
 
 import numpy as np
@@ -45,7 +49,7 @@ from visuomotor.generative import flow
 from visuomotor.losses import Loss, Term, token_loss
 from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.embedding import embed_time
-from visuomotor.nn.mixture import Past, Segment, remember, run
+from visuomotor.nn.mixture import Past, Segment, join, remember, run
 from visuomotor.nn.weights import Made, Names, load_named, nested
 from visuomotor.perception.chunk_flow import Padding, draw_chunk, flow_error
 from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig, check_writing
@@ -53,15 +57,17 @@ from visuomotor.perception.trunk import Seen, SightTrunkConfig, unread
 from visuomotor.perception.trunks import TrunkConfig, build_trunk
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
+from visuomotor.text.vocabulary import Vocabulary
 from visuomotor.transforms.action_tokens import ActionTokens, behind
 from visuomotor.transforms.base import Pipeline
+from visuomotor.transforms.written_text import Spelling, Text, WrittenText, text_of, trimmed
 from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
 __all__ = ["PI05", "PI05Config", "load_released", "released_names"]
 
 
 EXPERT = 1  # the trunk is expert 0
-ACTIONS = 1  # block; what was observed is block 0
+TEXT, ACTIONS = 1, 2  # blocks; what was observed is block 0
 WRITTEN, DRAWN = 1, 2  # branches: actions as tokens, and as numbers
 
 
@@ -93,14 +99,22 @@ class PI05Config:
     """Longest clean prefix in training, in ticks; 0 trains without."""
     insulated: bool = False
     """Whether the trunk learns from actions as tokens, and gradients of the flow stop before it."""
+    subtasks: bool = False
+    """Whether it writes the subtask, as the data tell it at each tick, and acts on what it wrote."""
+    unsaid: float = 0.1
+    """Share of training samples whose actions do not see the subtask; with 1 it is learned, never written."""
+    text_tokens: int = 24
+    """Most tokens of a text that it writes, with what announces and ends it."""
     vocabulary: int = 1024
     """Most tokens of the codec of an insulated policy."""
     codec: Mapping[str, Any] | None = None
     """Its fitted codec, as `FAST.to_json` writes it; fitted to the data before training if none."""
 
     def __post_init__(self) -> None:
-        if min(self.horizon, self.draws, self.steps) < 1:
-            raise ValueError(f"pi0.5: horizon, draws and steps must be at least 1, got {self}.")
+        if min(self.horizon, self.draws, self.steps, self.text_tokens) < 1:
+            raise ValueError(f"pi0.5: horizon, draws, steps and text_tokens must be at least 1, got {self}.")
+        if not 0 <= self.unsaid <= 1:
+            raise ValueError(f"pi0.5: unsaid is a share, expected a number in [0, 1], got {self.unsaid}.")
         if not 0 <= self.max_delay < self.horizon:
             raise ValueError(f"pi0.5: max_delay must be in [0, {self.horizon}), got {self.max_delay}.")
         if self.weight <= 0 or self.temperature < 0:
@@ -109,6 +123,11 @@ class PI05Config:
             raise unknown_name("padding of pi0.5", self.padding, get_args(Padding))
         if isinstance(self.trunk, PaliGemmaTrunkConfig):
             check_writing(self.trunk, self.vocabulary if self.insulated else 0)
+            if self.subtasks and self.trunk.prompt != "before_tokens":
+                raise ValueError(
+                    "pi0.5: a subtask is written between the prompt and the actions, which this prompt "
+                    f'announces already: expected trunk.prompt="before_tokens", got {self.trunk.prompt!r}.'
+                )
         if (
             self.insulated
             and isinstance(self.trunk, SightTrunkConfig)
@@ -199,7 +218,7 @@ class PI05(Policy):
         self.enter = nn.Linear(self.action_width, config.expert_width)
         self.leave = nn.Linear(config.expert_width, self.action_width)
         self.codec = None if config.codec is None else FAST.from_json(config.codec)
-        if not config.insulated:
+        if not (config.insulated or config.subtasks):
             for part in unread(self.trunk.decoder):
                 part.requires_grad_(False)  # kept for released weights
 
@@ -224,35 +243,65 @@ class PI05(Policy):
         return self.trunk.decoder, self.expert
 
     @property
-    def unfitted(self) -> bool:
-        """Whether the codec of an insulated policy has yet to be fitted."""
-        return self.config.insulated and self.codec is None
+    def learns_subtasks(self) -> bool:
+        """As the config says."""
+        return self.config.subtasks
 
-    def fitted(self, chunks: Float[np.ndarray, "chunk horizon action"]) -> PI05Config:
-        """The config with a codec for normalized, padded chunks."""
-        codec = FAST.fit(chunks, vocabulary=self.config.vocabulary)
-        return replace(self.config, codec=codec.to_json())
+    @property
+    def unfitted(self) -> bool:
+        """Whether the codec of an insulated policy, or the words that it writes, have yet to be fitted."""
+        return (self.config.insulated and self.codec is None) or self._wordless
+
+    def fitted(
+        self, chunks: Float[np.ndarray, "chunk horizon action"], texts: Collection[str] = ()
+    ) -> PI05Config:
+        """The config with a codec for normalized, padded chunks, and with the words of the texts."""
+        config = self.config
+        if config.insulated and self.codec is None:
+            config = replace(config, codec=FAST.fit(chunks, vocabulary=config.vocabulary).to_json())
+        if self._wordless and isinstance(config.trunk, SightTrunkConfig):
+            config = replace(config, trunk=replace(config.trunk, text=Vocabulary.of(texts).words))
+        return config
+
+    @property
+    def _wordless(self) -> bool:
+        trunk = self.config.trunk
+        return self.config.subtasks and isinstance(trunk, SightTrunkConfig) and trunk.text is None
+
+    @property
+    def _says(self) -> bool:
+        """Whether it writes while acting."""
+        return self.config.subtasks and self.config.unsaid < 1
+
+    @property
+    def _texts(self) -> int:
+        """Columns of a batch's tokens that hold texts, behind the prompt."""
+        return self.config.text_tokens if self.config.subtasks else 0
 
     def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
-        """The pipeline of its trunk; of an insulated policy also chunks as tokens, once there is a codec."""
-        pipeline = self.trunk.pipeline(self.check_key(key), stats, sentences)
-        if not self.config.insulated or self.codec is None:
-            return pipeline
-        how = self.trunk.writing()
-        return Pipeline((*pipeline.transforms, ActionTokens(self.codec, how.last, how.before, how.after)))
+        """The pipeline of its trunk; then texts and, of an insulated policy, chunks as tokens, if fitted."""
+        steps = [*self.trunk.pipeline(self.check_key(key), stats, sentences).transforms]
+        if self._texts and not self._wordless:
+            steps.append(WrittenText(self.trunk.spelling(), self._texts))
+        if self.config.insulated and self.codec is not None:
+            how = self.trunk.writing()
+            steps.append(ActionTokens(self.codec, how.last, how.before, how.after))
+        return Pipeline(tuple(steps))
 
     def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
-        """Flow matching of the chunk, and the losses of seeing.
+        """Flow matching of the chunk, cross-entropy of texts and tokens, and the losses of seeing.
 
         Source: eq. 1; the law of flow times is that of pi0.
         """
+        config = self.config
         seen = self.trunk.learn(batch, generator)
         terms = dict(seen.losses)
-        if self.config.insulated:
-            terms["token"], past = self.write(batch, seen)
-        else:
-            past = self.remember(seen)
-        config = self.config
+        past = self.remember(seen)
+        if config.subtasks:
+            terms["text"], said = self.tell(batch, seen, past, generator)
+            past = [*past, said]
+        if config.insulated:
+            terms["token"] = self.spell(batch, seen, past)
         total, count = flow_error(
             seen,
             past,
@@ -277,6 +326,8 @@ class PI05(Policy):
     ) -> Acted:
         """Integrate the flow from noise to a chunk in `steps` Euler steps, each of the expert alone.
 
+        They see the subtask that `think` wrote, or, without a context, that is written now.
+
         A promised prefix stands as it is if the policy was trained with clean prefixes; else, or if it is
         not held in full, the flow is guided towards it (`flow.guide`).
         """
@@ -286,10 +337,17 @@ class PI05(Policy):
             shape = (len(batch), self.config.horizon, self.action_width)
             noise = torch.randn(shape, generator=generator, device=batch.state.device)
         seen = self.trunk.observe(batch)
+        past, text = self.remember(seen), None
+        if self._says and context is not None:
+            given = trimmed(Text(*(context.tensors[name] for name in Text._fields)))
+            past += remember(self.experts, [self.texted(given)], past)
+        elif self._says:
+            written, said = self.write(batch, past)
+            past, text = [*past, said], self.spelled(written)
         real = batch.action_mask
         if self.config.padding == "learned":
             real = torch.ones_like(real)
-        velocity = self.velocity(self.remember(seen), real, tabulated=True)
+        velocity = self.velocity(past, real, tabulated=True)
         actions = draw_chunk(
             seen,
             velocity,
@@ -302,17 +360,99 @@ class PI05(Policy):
         if prefix is not None:  # what will have run stands as it is, however far the pull came
             surely = prefix.new_ones(prefix.shape[:2]) if held is None else (held >= 1).to(prefix)
             actions = continued(actions, prefix, surely)
-        return Acted(actions=actions)
+        return Acted(actions=actions, text=text)
 
-    def write(self, batch: Batch, seen: Seen) -> tuple[Term, list[Past]]:
-        """Cross-entropy of the chunk as tokens, and the past of what was observed."""
+    def think(self, batch: Batch, *, generator: torch.Generator | None = None) -> Context | None:
+        """The subtask in its likeliest words, one after the other; nothing is random."""
+        if not self._says:
+            return None
+        text, _ = self.write(batch, self.remember(self.trunk.observe(batch)))
+        room = self.config.text_tokens - text.ids.shape[1]  # one width, so that one compiled graph will do
+        ids, real, learned = (F.pad(part, (0, room)) for part in text)
+        return Context(
+            tensors={"ids": ids, "real": real, "learned": learned},
+            time=torch.zeros(len(batch), dtype=torch.float64),
+            text=self.spelled(text),
+        )
+
+    def tell(
+        self, batch: Batch, seen: Seen, past: Sequence[Past], generator: torch.Generator | None
+    ) -> tuple[Term, Past]:
+        """Cross-entropy of the text of each sample, and the past of it as actions are to see it.
+
+        Blind samples show actions what is to be done; nobody could learn from them how it is called.
+        """
+        seeing, parts = len(batch), [batch]
+        if batch.blind is not None and len(seen.state) > seeing:
+            parts.append(batch.blind)
+        text = text_of(parts, self.trunk.prompt_width, self._texts)
+        first = Text(*(part[:seeing] for part in text))
+        if seen.telling is None:
+            end, said = self.read(text, past)
+        else:
+            (said,) = remember(self.experts, [self.texted(text)], past)
+            end, _ = self.read(first, remember(self.experts, [seen.telling]))
+        scores = self.trunk.score(end[:seeing, :-1])
+        shown = torch.rand(len(text.ids), generator=generator, device=text.ids.device) >= self.config.unsaid
+        shown = shown & text.learned.any(1)  # there is something to be said
+        said = said._replace(real=text.real & shown[:, None])
+        return token_loss(scores, first.ids[:, 1:], first.learned[:, 1:]), said
+
+    def write(self, batch: Batch, past: Sequence[Past]) -> tuple[Text, Past]:
+        """The likeliest text behind what was observed, and its past.
+
+        A row that has ended waits for the others; a text that does not end in time is ended.
+        """
+        begun = text_of([batch], self.trunk.prompt_width, self._texts)
+        count = max(int((begun.real & ~begun.learned).sum(1).max()), 1)
+        written = Text(*(part[:, :count] for part in begun))
+        given, end = written, self.trunk.end_of_text
+        going = torch.ones_like(given.real[:, 0])
+        grown: list[Past] = []
+        while bool(going.any()):
+            states, new = self.read(given, [*past, *grown])
+            grown = [join(grown[0], new)] if grown else [new]
+            scores = self.trunk.score(states[:, -1:])[:, 0]
+            token = scores[:, end:].argmax(-1) + end
+            if written.ids.shape[1] == self.config.text_tokens - 1:
+                token = torch.full_like(token, end)
+            given = Text(*(part[:, None] for part in (token.masked_fill(~going, 0), going, going)))
+            written = Text(*(torch.cat(pair, dim=1) for pair in zip(written, given, strict=True)))
+            going = going & (token != end)
+        (new,) = remember(self.experts, [self.texted(given)], [*past, *grown])
+        return written, join(grown[0], new)
+
+    def read(self, text: Text, past: Sequence[Past]) -> tuple[Float[Tensor, "row token width"], Past]:
+        """A text behind what was observed: states behind each token, and its past."""
+        (end,), (said,) = run(self.experts, [self.texted(text)], past)
+        return end, said
+
+    def texted(self, text: Text) -> Segment:
+        """A text as the trunk takes it."""
+        return Segment(tokens=self.trunk.embed(text.ids), block=TEXT, causal=True, real=text.real)
+
+    def spelled(self, text: Text) -> tuple[str, ...]:
+        """What was written, as strings."""
+        how, end = self._spelling, self.trunk.end_of_text
+        rows = zip(text.ids.tolist(), text.learned.tolist(), strict=True)
+        return tuple(
+            how.decode([place for place, own in zip(*row, strict=True) if own and place != end])
+            for row in rows
+        )
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        return self.trunk.spelling()
+
+    def spell(self, batch: Batch, seen: Seen, past: Sequence[Past]) -> Term:
+        """Cross-entropy of the chunk as tokens."""
         assert seen.mask is not None
-        ids, real = behind(batch, self.trunk.prompt_width)
+        ids, real = behind(batch, self.trunk.prompt_width + self._texts)
         embedded = self.trunk.embed(ids[:, :-1])
-        tokens = Segment(tokens=embedded, block=1, branch=WRITTEN, causal=True)
-        (_, end), past = run(self.experts, [seen.prefix, tokens])
+        tokens = Segment(tokens=embedded, block=ACTIONS, branch=WRITTEN, causal=True)
+        (end,), _ = run(self.experts, [tokens], past)
         learned = real[:, 1:] & seen.mask.flatten(1).any(1, keepdim=True)
-        return token_loss(self.trunk.score(end), ids[:, 1:], learned), past[:1]
+        return token_loss(self.trunk.score(end), ids[:, 1:], learned)
 
     def remember(self, seen: Seen) -> list[Past]:
         """Keys and values of what was observed, which no step of the flow changes."""

@@ -22,7 +22,7 @@ Differences from the paper and its released code:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -129,7 +129,9 @@ class PI0FAST(Policy):
         """Whether the codec has yet to be fitted."""
         return self.codec is None
 
-    def fitted(self, chunks: Float[np.ndarray, "chunk horizon action"]) -> PI0FASTConfig:
+    def fitted(
+        self, chunks: Float[np.ndarray, "chunk horizon action"], texts: Collection[str] = ()
+    ) -> PI0FASTConfig:
         """The config with a codec for normalized, padded chunks."""
         config = self.config
         codec = FAST.fit(chunks, scale=config.scale, vocabulary=config.vocabulary)

@@ -9,7 +9,7 @@ import numpy as np
 
 from visuomotor.types import Dimension, Observation, Sample, Spec, Stats, Summary, Window
 
-__all__ = ["SENTENCES", "random_observation", "random_sample", "random_stats", "random_values"]
+__all__ = ["SENTENCES", "SUBTASKS", "random_observation", "random_sample", "random_stats", "random_values"]
 
 SENTENCES = (
     "lift the red cube",
@@ -17,6 +17,8 @@ SENTENCES = (
     "please stack the green bar on the yellow cube, slowly",
     "stop",
 )
+
+SUBTASKS = ("pick up the red cube", "put the blue ball in the red bowl", "pick up the green bar")
 
 
 def random_values(dimensions: Sequence[Dimension], ticks: int, generator: np.random.Generator) -> np.ndarray:
@@ -62,6 +64,7 @@ def random_sample(spec: Spec, window: Window, key: str, number: int, *, seed: in
         action_mask=np.ones(len(spec.action), dtype=bool),
         keypoints=generator.uniform(-0.5, 0.5, (2, 3)).astype(np.float32),
         keypoint_mask=np.ones(2, dtype=bool),
+        subtask=SUBTASKS[number % len(SUBTASKS)],
     )
 
 

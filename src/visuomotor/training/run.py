@@ -66,6 +66,11 @@ class _Source:
         """The questions in some episodes; in all of them if None."""
         return Questions(self.reader, self.store, policy.window, self.key, episodes)
 
+    def texts(self, policy: Policy) -> tuple[str, ...]:
+        """Everything in them that the policy is to write."""
+        told = self.reader.subtasks if policy.learns_subtasks else ()
+        return (*told, *(self.questions(policy).answers if self.asked else ()))
+
     def origin(self) -> dict[str, Any]:
         """What a checkpoint says about these data."""
         reader = self.reader
@@ -315,7 +320,8 @@ def _build(
     }
     stats = {source.key: source.reader.stats for source in sources}
     chunks = normalized_chunks(model, windows, stats, open_sentences(model, text_path))
-    return build_policy(name, model.fitted(chunks), bodies, seed=seed)
+    texts = {text for source in sources for text in source.texts(model)}
+    return build_policy(name, model.fitted(chunks, texts), bodies, seed=seed)
 
 
 def _named(data: Folder | Sequence[Folder] | Mapping[str, Folder]) -> dict[str, Path]:
@@ -360,6 +366,11 @@ def _open(
 
 def _check_samples(policy: Policy, sources: Sequence[_Source], hold_out: int) -> None:
     """Each data set has what is wanted of it."""
+    if policy.learns_subtasks and all(source.reader.subtask_index is None for source in sources):
+        raise DataError(
+            f"{sources[0].reader.folder}: its ticks have no subtasks, which this policy learns to write. "
+            "Record with subtasks=True, or train without policy.subtasks."
+        )
     for source in sources:
         train = _split(source, hold_out)["train"]
         if not source.asked:

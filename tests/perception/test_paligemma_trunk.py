@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from calibrated import armed_body
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from visuomotor.agent import load_policy, save_agent
 from visuomotor.backbones.paligemma import PaliGemmaConfig
 from visuomotor.backbones.siglip import SigLIPConfig
 from visuomotor.errors import CheckpointError, DataError
@@ -23,6 +26,7 @@ from visuomotor.policies.pi0_fast import PI0FAST, PI0FASTConfig
 from visuomotor.policies.pi05 import PI05, PI05Config
 from visuomotor.testing import check_policy
 from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.training.begin import begin_from
 from visuomotor.types import Window
 
 VOCABULARY = 300
@@ -100,6 +104,26 @@ def test_a_tokenizer_of_another_model_is_refused(tokenizer: str) -> None:
     policy = PI0(replace(PI0Config.tiny(), trunk=trunk(tokenizer, paligemma=sizes)), {"one": spec})
     with pytest.raises(CheckpointError, match="300 ids, the model 64"):
         policy.transforms("one", random_stats(spec))
+
+
+def test_a_checkpoint_reads_with_a_tokenizer_of_its_own(tokenizer: str, tmp_path: Path) -> None:
+    original, body = tmp_path / "original", armed_body()
+    shutil.copytree(tokenizer, original)
+    config = replace(PI0Config.tiny(), trunk=trunk(str(original)))
+    first = save_agent(tmp_path / "first", PI0(config, {"one": body}), {"one": random_stats(body)})
+    shutil.rmtree(original)
+    loaded = load_policy(first)
+    assert loaded.policy.config == config  # which still says where the tokenizer came from
+    again = save_agent(tmp_path / "again", loaded.policy, loaded.stats)
+    shutil.rmtree(first)
+    load_policy(again)
+    other = PI0(config, {"one": body})
+    begin_from(other, again)
+    other.transforms("one", loaded.stats["one"])
+    file = again / "tokenizer" / "tokenizer.json"
+    file.write_text(file.read_text() + "\n")
+    with pytest.raises(CheckpointError, match="damaged or was changed"):
+        load_policy(again)
 
 
 def test_a_state_that_is_too_wide_is_refused(tokenizer: str) -> None:

@@ -4,6 +4,7 @@
     specs.json          body of each data set          stats.json   its statistics
     model.safetensors   weights as trained             ema.safetensors   their moving average
     golden.npz          what the policy answered when it was saved
+    tokenizer/          what the policy reads with, for one with a published language model
     provenance.json     versions, data, seeds, command, text encoder, sha256 of every file
     train_state/        what training needs to go on; not needed for acting
 
@@ -30,6 +31,7 @@ from visuomotor import __version__
 from visuomotor.agent import golden as golden_vector
 from visuomotor.agent.config import from_plain, to_plain
 from visuomotor.agent.disk import check_hashes, locate, new_folder, read_json, seal, write_json
+from visuomotor.agent.tokenizers import TOKENIZER, put_tokenizer, write_tokenizer
 from visuomotor.agent.weights import borrow, named_weights, put_weights, read_tensors, write_tensors
 from visuomotor.errors import CheckpointError, DataError, unknown_name
 from visuomotor.nn.lora import describe_adapters, restore_adapters
@@ -169,6 +171,7 @@ def write_agent(
     write_json(folder / "config.json", config if adapters is None else {**config, "lora": adapters})
     write_json(folder / "specs.json", {key: spec.to_json() for key, spec in policy.bodies.items()})
     write_json(folder / "stats.json", {key: stats[key].to_json() for key in policy.bodies})
+    write_tokenizer(folder, policy)
     own = named_weights(policy)
     smooth = {**own, **(average or {})}
     write_tensors(folder / "model.safetensors", own)
@@ -270,7 +273,8 @@ def load_policy(
         raise unknown_name("kind of weights", weights, ("ema", "model"))
     place = locate(folder)
     provenance = read_json(place / "provenance.json", _PROVENANCE_KEYS, ("from", "merged"))
-    check_hashes(place, provenance["files"] if thorough else (*_PARTS, f"{weights}.safetensors"))
+    words = [name for name in provenance["files"] if name.startswith(f"{TOKENIZER}/")]
+    check_hashes(place, provenance["files"] if thorough else (*_PARTS, *words, f"{weights}.safetensors"))
     policy = _build(place)
     stats = _read_values(place / "stats.json", Stats)
     if set(stats) != set(policy.bodies):
@@ -333,6 +337,7 @@ def _build(place: Path) -> Policy:
     try:
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten
             policy = kind(config, bodies)
+            put_tokenizer(place, policy)
             if adapters := read_adapters(place):
                 restore_adapters(policy, adapters)
         return policy

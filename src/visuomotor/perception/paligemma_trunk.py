@@ -21,7 +21,7 @@ from visuomotor.perception.geometry import every_camera
 from visuomotor.perception.sight import real_actions
 from visuomotor.perception.trunk import Seen, Writing
 from visuomotor.text.sentences import SentenceCache
-from visuomotor.text.tokenizer import Tokenizer, load_tokenizer
+from visuomotor.text.tokenizer import FILES, Tokenizer, load_tokenizer
 from visuomotor.transforms.base import Pipeline
 from visuomotor.transforms.normalize import Mode, Normalize
 from visuomotor.transforms.pad import PadCameras, PadDimensions
@@ -33,8 +33,6 @@ __all__ = ["PaliGemmaTrunk", "PaliGemmaTrunkConfig", "binned", "check_writing"]
 
 Prompting = Literal["instruction", "instruction_and_state", "before_tokens"]
 
-TOKENIZER = ("tokenizer*.json", "tokenizer.model", "special_tokens_map.json")
-"""Files of a model that its tokenizer needs."""
 CODES = 128
 """Of shapes, at the end of PaliGemma's vocabulary; actions are counted down from before them."""
 END = 1
@@ -48,7 +46,8 @@ class PaliGemmaTrunkConfig:
     paligemma: PaliGemmaConfig = field(default_factory=PaliGemmaConfig)
     """Sizes of the tower and of the language model."""
     tokenizer: str = "google/paligemma-3b-pt-224"
-    """A tokenizer.json, a folder with one, or a name on the hub; read when a pipeline is made."""
+    """A tokenizer.json, a folder with one, or a name on the hub; read when a pipeline is made.
+    A checkpoint holds a copy, and needs the original no more."""
     max_tokens: int = 48
     """Ids of a prompt."""
     cameras: int = 3
@@ -155,6 +154,7 @@ class PaliGemmaTrunk(nn.Module):
     def __init__(self, config: PaliGemmaTrunkConfig, bodies: Mapping[str, Spec], *, horizon: int) -> None:
         super().__init__()
         self.config, self.horizon = config, horizon
+        self.tokenizer = config.tokenizer  # a checkpoint puts its own copy here
         self.views = every_camera(bodies.values())
         if len(self.views) > config.cameras:
             raise ValueError(
@@ -222,7 +222,7 @@ class PaliGemmaTrunk(nn.Module):
         return self.paligemma.language.score(states)
 
     def _tokenizer(self) -> Tokenizer:
-        tokenizer = load_tokenizer(find_model(self.config.tokenizer, TOKENIZER))
+        tokenizer = load_tokenizer(find_model(self.tokenizer, FILES))
         tokenizer.check(self.config.paligemma.language.vocabulary)
         return tokenizer
 

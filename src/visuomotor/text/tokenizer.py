@@ -9,6 +9,7 @@ special token unless the caller says that it may.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,10 +21,21 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from visuomotor.errors import CheckpointError, unknown_name
 
-__all__ = ["SPLITS", "Engine", "Tokenizer", "byte_level_tokenizer", "load_tokenizer", "pad_rows"]
+__all__ = [
+    "FILES",
+    "SPLITS",
+    "Engine",
+    "Tokenizer",
+    "byte_level_tokenizer",
+    "copy_tokenizer",
+    "load_tokenizer",
+    "pad_rows",
+]
 
 TABLE, PIECES = "tokenizer.json", "tokenizer.model"
 _NAMES = ("tokenizer_config.json", "special_tokens_map.json")
+FILES = (TABLE, PIECES, *_NAMES)
+"""Files of a published model that its tokenizer needs."""
 _ROLES = ("bos", "eos", "pad")
 
 
@@ -232,20 +244,39 @@ def load_tokenizer(
     Raises:
         CheckpointError: No such file, or it holds no tokenizer.
     """
-    path = Path(path)
-    if path.is_dir():
-        found = next((path / name for name in (TABLE, PIECES) if (path / name).is_file()), None)
-        if found is None:
-            raise CheckpointError(f"{path}: expected {TABLE} or {PIECES}. Is it the folder of a model?")
-        path = found
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Expected {TABLE} or a SentencePiece .model.")
+    path = _locate(Path(path))
     engine: Engine = _read_json(path) if path.suffix == ".json" else _read_pieces(path)
     names = _stated_names(path.parent)
     if isinstance(engine, _Pieces):
         names = engine.roles() | names
     chosen = {role: value for role, value in zip(_ROLES, (bos, eos, pad)) if value is not None}
     return Tokenizer(engine, **{**names, **chosen}, where=str(path))
+
+
+def copy_tokenizer(path: str | Path, folder: Path) -> None:
+    """Put the files that `load_tokenizer` reads of `path` into a new folder, under their usual names.
+
+    Raises:
+        CheckpointError: `path` holds no tokenizer.
+    """
+    path = _locate(Path(path))
+    folder.mkdir()
+    shutil.copyfile(path, folder / (TABLE if path.suffix == ".json" else PIECES))
+    for name in _NAMES:
+        if (path.parent / name).is_file():
+            shutil.copyfile(path.parent / name, folder / name)
+
+
+def _locate(path: Path) -> Path:
+    """The file of a tokenizer, which may stand for its folder."""
+    if path.is_dir():
+        found = next((path / name for name in (TABLE, PIECES) if (path / name).is_file()), None)
+        if found is None:
+            raise CheckpointError(f"{path}: expected {TABLE} or {PIECES}. Is it the folder of a model?")
+        return found
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file. Expected {TABLE} or a SentencePiece .model.")
+    return path
 
 
 def _stated_names(folder: Path) -> dict[str, str]:

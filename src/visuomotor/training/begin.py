@@ -14,6 +14,7 @@ from torch import Tensor
 from visuomotor.agent.config import differences, to_plain
 from visuomotor.agent.disk import PROVENANCE, check_hashes, locate, read_json
 from visuomotor.agent.folder import policy_name, read_adapters, read_config
+from visuomotor.agent.tokenizers import put_tokenizer
 from visuomotor.agent.weights import named_weights, read_tensors
 from visuomotor.errors import CheckpointError
 from visuomotor.nn.lora import merged_tensors
@@ -61,7 +62,8 @@ def begin_from(
 
     Config and bodies may differ. A weight that only one side has, or that has another shape, must be
     named in `fresh`, so that nothing learned is lost by accident. A table with a row for each embodiment
-    keeps the rows of the bodies that both sides know.
+    keeps the rows of the bodies that both sides know. A policy that names the same tokenizer reads with the
+    checkpoint's copy.
 
     Args:
         policy: New; keeps its own numbers where nothing is taken.
@@ -93,6 +95,8 @@ def begin_from(
         *differences(to_plain(config), to_plain(policy.config), "config"),
         *differences(specs, {key: spec.to_json() for key, spec in policy.bodies.items()}, "bodies"),
     ]
+    if not any(change.partition(":")[0].endswith(".tokenizer") for change in changes):
+        put_tokenizer(place, policy)
     return Beginning(
         taken=tuple(taken),
         new=tuple(sorted(set(here) - set(taken))),

@@ -47,6 +47,8 @@ from visuomotor.policies.act import load_released as load_act
 from visuomotor.policies.diffusion import DiffusionConfig, DiffusionPolicy
 from visuomotor.policies.released.diffusion import load_released as load_diffusion
 from visuomotor.training.config import TrainConfig
+from visuomotor.training.group import Alone
+from visuomotor.training.moved import Own
 from visuomotor.training.optim import Optimizer
 from visuomotor.training.step import optimizer_step
 from visuomotor.types import Batch, Camera, Dimension, Spec
@@ -191,7 +193,16 @@ class Bench:
         optimizer = Optimizer(policy, weight_decay=1e-4, betas=(0.9, 0.999))
         config = TrainConfig(learning_rate=1e-5, clip=10.0)
         step = partial(
-            optimizer_step, policy, [lesson], optimizer, rate=1e-5, numbers=(0,), config=config, check=False
+            optimizer_step,
+            policy,
+            [lesson],
+            optimizer,
+            moved=Own(policy),
+            group=Alone(),
+            rate=1e-5,
+            numbers=(0,),
+            config=config,
+            check=False,
         )
         self.turns("act_train", step, 1, "train")
 

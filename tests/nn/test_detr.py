@@ -76,3 +76,12 @@ def test_positions_by_hand() -> None:
     torch.testing.assert_close(grid[2], expected, atol=1e-5, rtol=0)  # the last place is off by its 1e-6
     with pytest.raises(ValueError, match="multiple of 4"):
         sine_grid(2, 2, 6)
+
+
+def test_tokens_that_are_not_asked_for_change_nothing() -> None:
+    torch.manual_seed(0)
+    layer = EncoderLayer(16, 2, 32, dropout=0.0)
+    tokens, places = torch.randn(3, 5, 16), torch.randn(1, 5, 16)
+    mask = torch.tensor([True, True, True, False, True]).expand(3, -1)
+    for real in (None, mask):
+        torch.testing.assert_close(layer(tokens, places, real, first=2), layer(tokens, places, real)[:, :2])

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from visuomotor.nn.dropout import drop
+
 __all__ = ["DecoderLayer", "EncoderLayer", "PlacedAttention", "sine_grid", "sine_table"]
 
 LONGEST = 10_000  # period of the slowest wave, as a multiple of the fastest
@@ -137,10 +139,20 @@ class EncoderLayer(nn.Module):
         tokens: Float[Tensor, "batch token width"],
         places: Float[Tensor, "#batch token width"],
         mask: Bool[Tensor, "batch token"] | None = None,
-    ) -> Float[Tensor, "batch token width"]:
-        """The tokens after one layer; `mask` is `True` for real ones."""
+        *,
+        first: int | None = None,
+    ) -> Float[Tensor, "batch asked width"]:
+        """The tokens after one layer.
+
+        Args:
+            tokens: All look at all that are real.
+            places: Of the tokens.
+            mask: `True` for real ones; None if all are.
+            first: How many are asked for, from the first on; the others are not computed. None for all.
+        """
         placed = tokens + places
-        tokens = self.norm1(tokens + _drop(self, self.self_attn(placed, placed, tokens, mask)))
+        asking = placed if first is None else placed[:, :first]
+        tokens = self.norm1(tokens[:, :first] + _drop(self, self.self_attn(asking, placed, tokens, mask)))
         return self.norm2(tokens + _feed(self, tokens))
 
 
@@ -190,7 +202,7 @@ class DecoderLayer(nn.Module):
 
 
 def _drop(layer: EncoderLayer | DecoderLayer, branch: Tensor) -> Tensor:
-    return F.dropout(branch, layer.dropout, layer.training)
+    return drop(branch, layer.dropout, layer.training)
 
 
 def _feed(layer: EncoderLayer | DecoderLayer, tokens: Tensor) -> Tensor:

@@ -209,9 +209,10 @@ class Posterior(nn.Module):
         start = self.start.weight.expand(len(state), 1, -1)
         read = self.action(actions.masked_fill(~mask, 0))
         tokens = torch.cat([start, self.state(state)[:, None], read], dim=1)
-        real = F.pad(mask.any(-1), (2, 0), value=True)
-        for layer in self.layers:
+        real = _needed(F.pad(mask.any(-1), (2, 0), value=True))
+        for layer in self.layers[:-1]:
             tokens = layer(tokens, self.places, real)
+        tokens = self.layers[-1](tokens, self.places, real, first=1)  # the others are not read
         mean, log_variance = self.leave(tokens[:, 0]).chunk(2, dim=-1)
         return mean, log_variance
 
@@ -327,7 +328,7 @@ class Network(nn.Module):
         mask = None
         if real:
             always = real[0].new_ones(len(latent), len(self.places.weight))
-            mask = torch.cat([always, *real], dim=1)
+            mask = _needed(torch.cat([always, *real], dim=1))
         return torch.cat(parts, dim=1), torch.cat(places)[None], mask
 
     def look(self, maps: Float[Tensor, "row channel y x"]) -> Float[Tensor, "row place width"]:
@@ -335,6 +336,11 @@ class Network(nn.Module):
         assert self.from_map is not None
         tokens = maps.flatten(2).transpose(1, 2)  # row channel y x -> row (y x) channel
         return F.linear(tokens, self.from_map.weight.flatten(1), self.from_map.bias)
+
+
+def _needed(real: Bool[Tensor, "row token"]) -> Bool[Tensor, "row token"] | None:
+    """The mask, or None where all tokens are real, which attention does faster."""
+    return None if not torch.compiler.is_compiling() and bool(real.all()) else real
 
 
 def _encoder_layers(config: ACTConfig, count: int) -> list[EncoderLayer]:

@@ -16,11 +16,13 @@ from visuomotor import Recorder
 from visuomotor.data import files
 from visuomotor.data.depth import DepthScale, depth_feature
 from visuomotor.data.features import Feature
+from visuomotor.data.frames import VideoFrames
 from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.synthetic import SPEC
 from visuomotor.data.video import StillSettings
+from visuomotor.data.windows import Windows
 from visuomotor.errors import DataError
-from visuomotor.types import Camera, Observation
+from visuomotor.types import Camera, Observation, Window
 
 SMALL = replace(SPEC, cameras=(Camera(name="front", height=16, width=16),))
 COLUMNS = {
@@ -86,6 +88,8 @@ def test_what_is_recorded_is_what_is_read(tmp_path, options):
         np.testing.assert_array_equal(values, np.array(expected, values.dtype), err_msg=name)
     assert reader.extra == tuple(COLUMNS)
     assert [reader.subtasks[part] for part in reader.subtask_index] == ["reach", "reach", "wave", "wave"] * 2
+    windows = Windows(reader, VideoFrames(reader), Window(horizon=1), "set")
+    assert [windows.blind(tick).subtask for tick in range(1, 3)] == ["reach", "wave"]
     assert reader.instruction(7) == "wave"
     np.testing.assert_array_equal(reader.actions[5], [1, 1, 0.25])
     for episode in range(2):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calibrated import armed_body
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from visuomotor.agent import load_policy, save_agent
 from visuomotor.backbones.paligemma import PaliGemmaConfig
@@ -26,8 +26,9 @@ from visuomotor.policies.pi0_fast import PI0FAST, PI0FASTConfig
 from visuomotor.policies.pi05 import PI05, PI05Config
 from visuomotor.testing import check_policy
 from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.text.tokenizer import load_tokenizer
 from visuomotor.training.begin import begin_from
-from visuomotor.types import Window
+from visuomotor.types import Sample, Window
 
 VOCABULARY = 300
 
@@ -40,6 +41,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     words |= {f"<unused{n}>": n for n in range(len(words), VOCABULARY)}
     table = Tokenizer(models.BPE(words, []))
     table.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    table.decoder = decoders.ByteLevel()
     folder = tmp_path_factory.mktemp("tokenizer")
     table.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
@@ -141,6 +143,50 @@ def test_pi0_fast_over_paligemma_keeps_the_contract(tokenizer: str) -> None:
     chunks = [pipeline.apply(random_sample(spec, unfitted.window, "one", n)).actions for n in range(40)]
     made = unfitted.fitted(np.stack(chunks))  # type: ignore[arg-type]
     check_policy(lambda: PI0FAST(made, {"one": spec}), samples=3, compiles=False)
+
+
+def speaking(tokenizer: str, **changes: object) -> PI05Config:
+    """pi0.5 that writes, over PaliGemma."""
+    sizes = trunk(tokenizer, prompt="before_tokens", normalize="quantile", max_tokens=220)
+    return replace(PI05Config.tiny(), trunk=sizes, subtasks=True, answers=True, text_tokens=48, **changes)
+
+
+@pytest.mark.slow
+def test_pi05_that_writes_over_paligemma_keeps_the_contract(tokenizer: str) -> None:
+    config = speaking(tokenizer, temperature=1.0)
+    check_policy(lambda: PI05(config, {"one": armed_body()}), samples=3, compiles=False)
+
+
+def test_texts_are_spelled_in_the_words_of_the_tokenizer(tokenizer: str) -> None:
+    spec = armed_body()
+    policy = PI05(speaking(tokenizer), {"one": spec})
+    assert not policy.unfitted
+    pipeline = policy.transforms("one", random_stats(spec))
+    sample = random_sample(spec, policy.window, "one", 0)
+    table = load_tokenizer(tokenizer)
+
+    def texts(sample: Sample) -> tuple[str, str, str]:
+        """Prompt, what announces, and what is learned."""
+        tokens = pipeline.apply(sample).tokens
+        assert tokens is not None
+        prompt = np.arange(len(tokens.ids)) < 220
+        parts = (prompt & tokens.attend, ~prompt & tokens.attend & ~tokens.loss, tokens.loss)
+        return tuple(table.decode(tokens.ids[part].tolist(), specials=True) for part in parts)  # type: ignore[return-value]
+
+    _, announced, learned = texts(sample)
+    assert (announced, learned) == ("Subtask: ", "pick up the red cube<eos>")
+    asked = replace(
+        sample,
+        instruction="How many?",
+        answer="two",
+        state_mask=np.zeros_like(sample.state_mask),
+        actions=None,
+        horizon_mask=None,
+        action_mask=None,
+    )
+    assert texts(asked) == ("<bos>Task: how many?;\n", "Answer: ", "two<eos>")
+    with pytest.raises(ValueError, match=r'expected trunk\.prompt="before_tokens"'):
+        replace(speaking(tokenizer), trunk=trunk(tokenizer, prompt="instruction_and_state"))
 
 
 def test_ids_of_actions_are_counted_down_from_before_the_codes(tokenizer: str) -> None:

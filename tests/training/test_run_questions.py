@@ -18,6 +18,7 @@ from visuomotor.data.loader import Loader
 from visuomotor.data.questions import Questions
 from visuomotor.data.recorder import Recorder
 from visuomotor.errors import CheckpointError, DataError
+from visuomotor.policies.pi05 import PI05Config
 from visuomotor.text.words import hash_words
 from visuomotor.training import run
 from visuomotor.training.log import read_log
@@ -99,6 +100,21 @@ def test_answers_are_learned_beside_actions(asked: Path, tmp_path: Path) -> None
     assert learn(asked, tmp_path / "run", config=config).resumed_from == 40
     with pytest.raises(CheckpointError, match=r"cannot be resumed with these settings: .*set/questions"):
         learn(asked, tmp_path / "run", config=replace(config, weights=None), questions=[])
+
+
+def test_pi05_learns_answers_beside_actions(asked: Path, tmp_path: Path) -> None:
+    """Batches of actions, of both, and of questions alone, in parts of two samples."""
+    tiny = replace(PI05Config.tiny(), answers=True)
+    config = replace(CONFIG, steps=4, save_every=4, log_every=1, batch_size=8, accumulate=4)
+    learn(asked, tmp_path / "run", policy="pi05", policy_config=tiny, config=config)
+    assert all(line["terms"]["text"] > 0 for line in read_log(tmp_path / "run"))
+    agent = load_agent(tmp_path / "run")
+    assert agent.policy.config.trunk.text == ("bright", "dark")
+    with pytest.raises(DataError, match="its ticks have no subtasks"):
+        learn(asked, tmp_path / "other", policy="pi05", policy_config=replace(tiny, subtasks=True))
+    speaking = replace(tiny, subtasks=True, answers=False)
+    with pytest.raises(DataError, match="hold no text to be written"):
+        learn(asked, tmp_path / "other", policy="pi05", policy_config=speaking, questions=[])
 
 
 def test_what_has_no_sense_is_refused_before_a_picture_is_decoded(

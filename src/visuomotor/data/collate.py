@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from visuomotor.errors import DataError, unknown_name
 from visuomotor.types import Batch, Sample, Tokens
 
-__all__ = ["collate", "stack", "to_tensors"]
+__all__ = ["collate", "filled", "stack", "to_tensors"]
 
 
 def collate(samples: Sequence[Sample], embodiments: Sequence[str]) -> Batch:
@@ -69,6 +70,22 @@ def stack(samples: Sequence[Sample], embodiments: Sequence[str]) -> Batch:
         **_sentences(samples),
         tokens=_tokens(samples),
     )
+
+
+def filled(batch: Batch, horizon: int, action: int) -> Batch:
+    """A batch without actions as if it stood beside one that has some: zeros, and masks that are `False`.
+
+    So a loss of a batch of questions alone has the terms that it always has.
+
+    Args:
+        batch: Of tensors; one with actions stays as it is.
+        horizon: Ticks of a chunk.
+        action: Numbers of an action.
+    """
+    if batch.actions is not None:
+        return batch
+    zeros = batch.state.new_zeros(len(batch), horizon, action)
+    return replace(batch, actions=zeros, horizon_mask=zeros[:, :, 0].bool(), action_mask=zeros[:, 0].bool())
 
 
 def _stack(arrays: Sequence[np.ndarray], samples: Sequence[Sample], what: str) -> Any:

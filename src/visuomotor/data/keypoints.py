@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float32, Int64
 from visuomotor.transforms.hand import find_hand
 from visuomotor.types import Spec
 
-__all__ = ["Keypoints", "find_keypoints"]
+__all__ = ["Keypoints", "find_keypoints", "tells_keypoints"]
 
 _CLOSED = 0.5  # commands above it are "closed", of 0 open to 1 closed
 _DETOUR = 0.07  # meters beside the straight line over the table; noise is far less
@@ -47,6 +47,15 @@ class Keypoints(NamedTuple):
     places: Float32[np.ndarray, "tick 2 3"]
     mask: Bool[np.ndarray, "tick 2"]
     part: Int64[np.ndarray, " tick"]
+
+
+def tells_keypoints(spec: Spec) -> bool:
+    """Whether demonstrations of a body have keypoints: it has one gripper, and says where its hand is."""
+    return len(_grippers(spec)) == 1 and find_hand(spec) is not None
+
+
+def _grippers(spec: Spec) -> list[int]:
+    return [index for index, dimension in enumerate(spec.action) if dimension.kind == "gripper"]
 
 
 def find_keypoints(
@@ -70,8 +79,7 @@ def find_keypoints(
     Returns:
         The keypoints; None if the body does not tell where its hand is.
     """
-    grippers = [index for index, dimension in enumerate(spec.action) if dimension.kind == "gripper"]
-    hand = find_hand(spec)
+    grippers, hand = _grippers(spec), find_hand(spec)
     if len(grippers) != 1 or hand is None:
         return None
     places = state[:, hand[0]]

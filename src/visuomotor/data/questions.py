@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
 from visuomotor.data.frames import Frames
+from visuomotor.data.keypoints import tells_keypoints
 from visuomotor.data.reader import LeRobotReader
 from visuomotor.errors import DataError
 from visuomotor.types import Sample, Window
@@ -53,6 +55,12 @@ class Questions:
         self._store = store
         self._history = len(window.history)
         self._questions, self._answers = _texts(reader, question), _texts(reader, answer)
+        self._untold: dict[str, Any] = {}
+        if tells_keypoints(reader.spec):  # so that a batch of questions alone has what others have
+            self._untold = {
+                "keypoints": np.zeros((2, 3), np.float32),
+                "keypoint_mask": np.zeros(2, bool),
+            }
         self._shown = None if camera is None else _texts(reader, camera)
         chosen = range(len(reader.episodes)) if episodes is None else episodes
         ticks = [
@@ -113,6 +121,7 @@ class Questions:
             embodiment=self.reader.spec.embodiment,
             key=self.key,
             answer=str(self._answers[row]),
+            **self._untold,
         )
 
     @property

@@ -26,6 +26,7 @@ paper, and what is always saved without a change of the answer:
   likeliest token each time, and actions see it behind what was observed, as tokens that the trunk reads
   anew with each observation. In training they see the demonstrated one, but for a share `unsaid` of the
   samples. Boxes of things are not written before it.
+- `answers` (section IV-C): the same words answer questions about pictures that are mixed in, without actions.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from torch import Tensor, nn
 from visuomotor.backbones.language_model import decoder_names
 from visuomotor.backbones.paligemma import paligemma_names
 from visuomotor.codecs.fast import FAST
+from visuomotor.data.collate import filled
 from visuomotor.errors import unknown_name
 from visuomotor.generative import flow
 from visuomotor.losses import Loss, Term, token_loss
@@ -101,6 +103,8 @@ class PI05Config:
     """Whether the trunk learns from actions as tokens, and gradients of the flow stop before it."""
     subtasks: bool = False
     """Whether it writes the subtask, as the data tell it at each tick, and acts on what it wrote."""
+    answers: bool = False
+    """Whether it learns to answer questions about pictures, which are mixed in (`--questions`)."""
     unsaid: float = 0.1
     """Share of training samples whose actions do not see the subtask; with 1 it is learned, never written."""
     text_tokens: int = 24
@@ -123,9 +127,9 @@ class PI05Config:
             raise unknown_name("padding of pi0.5", self.padding, get_args(Padding))
         if isinstance(self.trunk, PaliGemmaTrunkConfig):
             check_writing(self.trunk, self.vocabulary if self.insulated else 0)
-            if self.subtasks and self.trunk.prompt != "before_tokens":
+            if self.writes and self.trunk.prompt != "before_tokens":
                 raise ValueError(
-                    "pi0.5: a subtask is written between the prompt and the actions, which this prompt "
+                    "pi0.5: texts are written between the prompt and the actions, which this prompt "
                     f'announces already: expected trunk.prompt="before_tokens", got {self.trunk.prompt!r}.'
                 )
         if (
@@ -139,6 +143,11 @@ class PI05Config:
             )
         if self.time_law not in get_args(flow.Law):
             raise unknown_name("law of flow times", self.time_law, get_args(flow.Law))
+
+    @property
+    def writes(self) -> bool:
+        """Whether the trunk learns to write texts."""
+        return self.subtasks or self.answers
 
     @property
     def expert(self) -> DecoderConfig:
@@ -218,7 +227,7 @@ class PI05(Policy):
         self.enter = nn.Linear(self.action_width, config.expert_width)
         self.leave = nn.Linear(config.expert_width, self.action_width)
         self.codec = None if config.codec is None else FAST.from_json(config.codec)
-        if not (config.insulated or config.subtasks):
+        if not (config.insulated or config.writes):
             for part in unread(self.trunk.decoder):
                 part.requires_grad_(False)  # kept for released weights
 
@@ -248,6 +257,11 @@ class PI05(Policy):
         return self.config.subtasks
 
     @property
+    def learns_answers(self) -> bool:
+        """As the config says."""
+        return self.config.answers
+
+    @property
     def unfitted(self) -> bool:
         """Whether the codec of an insulated policy, or the words that it writes, have yet to be fitted."""
         return (self.config.insulated and self.codec is None) or self._wordless
@@ -266,7 +280,7 @@ class PI05(Policy):
     @property
     def _wordless(self) -> bool:
         trunk = self.config.trunk
-        return self.config.subtasks and isinstance(trunk, SightTrunkConfig) and trunk.text is None
+        return self.config.writes and isinstance(trunk, SightTrunkConfig) and trunk.text is None
 
     @property
     def _says(self) -> bool:
@@ -276,13 +290,13 @@ class PI05(Policy):
     @property
     def _texts(self) -> int:
         """Columns of a batch's tokens that hold texts, behind the prompt."""
-        return self.config.text_tokens if self.config.subtasks else 0
+        return self.config.text_tokens if self.config.writes else 0
 
     def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
         """The pipeline of its trunk; then texts and, of an insulated policy, chunks as tokens, if fitted."""
         steps = [*self.trunk.pipeline(self.check_key(key), stats, sentences).transforms]
         if self._texts and not self._wordless:
-            steps.append(WrittenText(self.trunk.spelling(), self._texts))
+            steps.append(WrittenText(self.trunk.spelling(), self._texts, self.config.subtasks))
         if self.config.insulated and self.codec is not None:
             how = self.trunk.writing()
             steps.append(ActionTokens(self.codec, how.last, how.before, how.after))
@@ -294,10 +308,11 @@ class PI05(Policy):
         Source: eq. 1; the law of flow times is that of pi0.
         """
         config = self.config
+        batch = filled(batch, config.horizon, self.action_width)
         seen = self.trunk.learn(batch, generator)
         terms = dict(seen.losses)
         past = self.remember(seen)
-        if config.subtasks:
+        if config.writes:
             terms["text"], said = self.tell(batch, seen, past, generator)
             past = [*past, said]
         if config.insulated:

@@ -69,8 +69,8 @@ class LocateHand:
         object.__setattr__(self, "_found", find_hand(self.spec))
 
     def apply(self, sample: Sample) -> Sample:
-        """The sample with its hand."""
-        if self._found is None:
+        """The sample with its hand; where the state is masked, as that of a question, nobody tells it."""
+        if self._found is None or not sample.state_mask.any():
             return sample
         position, turn = self._found
         state = sample.state[-1]

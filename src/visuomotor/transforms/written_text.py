@@ -81,15 +81,17 @@ class WrittenText:
     """Adds exactly `width` columns to `tokens`, behind what is there: a text with what announces and ends it.
 
     The text is the answer of a sample that has one, else its subtask. While acting there is none, and what
-    announces a subtask is what the model goes on from.
+    announces a subtask is what the model goes on from; an answer that is empty is likewise to be written.
 
     Attributes:
         spelling: Of the language model.
         width: Columns.
+        subtasks: Whether subtasks are texts; without, only answers are.
     """
 
     spelling: Spelling
     width: int
+    subtasks: bool = True
 
     def apply(self, sample: Sample) -> Sample:
         """The sample with its text.
@@ -98,9 +100,10 @@ class WrittenText:
             DataError: The text is too long, or has a word that cannot be spelled.
         """
         how = self.spelling
-        before = how.subtask if sample.answer is None else how.answer
-        text = sample.subtask if sample.answer is None else sample.answer
-        ids = [*before] if text is None else [*before, *how.encode(text), how.end]
+        before, text = how.answer, sample.answer
+        if text is None:
+            before, text = how.subtask, sample.subtask if self.subtasks else None
+        ids = [*before, *how.encode(text), how.end] if text else [*before]
         if len(ids) > self.width:
             raise DataError(
                 f"text {text!r}: {len(ids)} tokens with what announces and ends it, and this policy writes "

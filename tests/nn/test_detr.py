@@ -85,3 +85,15 @@ def test_tokens_that_are_not_asked_for_change_nothing() -> None:
     mask = torch.tensor([True, True, True, False, True]).expand(3, -1)
     for real in (None, mask):
         torch.testing.assert_close(layer(tokens, places, real, first=2), layer(tokens, places, real)[:, :2])
+
+
+def test_a_decoder_begins_with_zeros() -> None:
+    torch.manual_seed(0)
+    layer = DecoderLayer(16, 2, 32, dropout=0.0)
+    torch.nn.init.normal_(layer.self_attn.in_proj_bias)
+    places, memory = torch.randn(1, 5, 16), torch.randn(3, 7, 16)
+    for training in (True, False):
+        layer.train(training)
+        torch.testing.assert_close(
+            layer(None, places, memory, memory), layer(torch.zeros(3, 5, 16), places, memory, memory)
+        )

@@ -111,6 +111,11 @@ class PlacedAttention(nn.Module):
         )
         return self.out_proj(found.transpose(1, 2).flatten(2))
 
+    def of_nothing(self) -> Float[Tensor, " width"]:
+        """What every query finds among values that are all made of zeros: their bias, wherever it looks."""
+        bias: Tensor = self.out_proj(self.in_proj_bias.chunk(3)[2])
+        return bias
+
     def _split(self, tokens: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch head token feature"]:
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
@@ -179,7 +184,7 @@ class DecoderLayer(nn.Module):
 
     def forward(
         self,
-        tokens: Float[Tensor, "batch token width"],
+        tokens: Float[Tensor, "batch token width"] | None,
         places: Float[Tensor, "#batch token width"],
         memory: Float[Tensor, "batch key width"],
         placed_memory: Float[Tensor, "batch key width"],
@@ -188,14 +193,18 @@ class DecoderLayer(nn.Module):
         """The tokens after one layer.
 
         Args:
-            tokens: What is decoded so far.
+            tokens: What is decoded so far; None before the first layer, which begins with zeros.
             places: Of the tokens.
             memory: What they look at.
             placed_memory: The same with its places added, which is the same for all layers.
             mask: `True` where the memory is real.
         """
-        placed = tokens + places
-        tokens = self.norm1(tokens + _drop(self, self.self_attn(placed, placed, tokens)))
+        if tokens is None and not self.training:
+            tokens = self.norm1(self.self_attn.of_nothing()).expand(len(memory), places.shape[1], -1)
+        else:  # in training a part of the attention is dropped, so that it matters where a query looks
+            tokens = torch.zeros_like(places).expand(len(memory), -1, -1) if tokens is None else tokens
+            placed = tokens + places
+            tokens = self.norm1(tokens + _drop(self, self.self_attn(placed, placed, tokens)))
         found = self.multihead_attn(tokens + places, placed_memory, memory, mask)
         tokens = self.norm2(tokens + _drop(self, found))
         return self.norm3(tokens + _feed(self, tokens))

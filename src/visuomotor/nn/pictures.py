@@ -44,9 +44,12 @@ def standardize_pictures(
     """Pixels in [0, 1] less a mean, over a spread; those of ImageNet as ResNets and DINOv2 expect them."""
     center = torch.tensor(mean, device=pixels.device)
     spread = torch.tensor(std, device=pixels.device)
-    # The answer keeps the order of the pixels in memory (channels last), which convolutions like best.
-    scaled = torch.addcmul(-center / spread, pixels.float(), 1 / (255 * spread))
-    return scaled.permute(0, 3, 1, 2)  # frame y x 3 -> frame 3 y x
+    # The answer keeps the order of the pixels in memory (channels last), which convolutions like best. Whole
+    # rows are scaled: numbers that change with every third one take four times as long.
+    across = pixels.shape[2]
+    rows = pixels.float().flatten(2)  # frame y x 3 -> frame y (x 3)
+    rows.mul_((1 / (255 * spread)).repeat(across)).sub_((center / spread).repeat(across))
+    return rows.unflatten(2, (across, 3)).permute(0, 3, 1, 2)  # frame y (x 3) -> frame 3 y x
 
 
 def resize_pictures(

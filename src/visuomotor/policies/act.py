@@ -297,7 +297,7 @@ class Network(nn.Module):
         for layer in self.encoder:
             tokens = layer(tokens, places, mask)
         placed, asked = tokens + places, self.ticks.weight[None]
-        answer = torch.zeros_like(asked).expand(len(tokens), -1, -1)
+        answer = None
         for layer in self.decoder[: self.depth]:
             answer = layer(answer, asked, tokens, placed, mask)
         return self.leave(self.norm(answer))

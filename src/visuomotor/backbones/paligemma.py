@@ -111,10 +111,12 @@ def paligemma_names(config: PaliGemmaConfig, fronts: Sequence[str] = FRONTS) -> 
     for part in ("weight", "bias"):
         spelled = tuple(f"{front}multi_modal_projector.linear.{part}" for front in fronts)
         names[f"project.{part}"] = spelled
-    # A tied table may be stored under the name of the scores alone.
     heads = tuple(front.removesuffix("model.") + "lm_head.weight" for front in fronts)
     heads += tuple(f"{front}language_model.lm_head.weight" for front in fronts)
-    table = names["language.words.weight"]
+    if not config.language.tied:
+        names["language.head.weight"] = tuple(dict.fromkeys(heads))
+        return names  # type: ignore[return-value]
+    table = names["language.words.weight"]  # may be stored under the name of the scores alone
     assert isinstance(table, tuple)
     names["language.words.weight"] = (*table, *dict.fromkeys(heads))
     return names  # type: ignore[return-value]

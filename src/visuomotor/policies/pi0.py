@@ -307,8 +307,11 @@ class PI0(Policy):
 
 FRONTS = ("", "model.")
 """What stands before every name: nothing in openpi's and transformers' files, "model." in LeRobot's."""
-UNUSED = ("*paligemma_with_expert.gemma_expert.lm_head.weight",)
-"""Never trained and never computed, but saved: the expert predicts no words."""
+UNUSED = (
+    "*paligemma_with_expert.gemma_expert.lm_head.weight",
+    "*paligemma_with_expert.paligemma.lm_head.weight",
+)
+"""Never trained and never computed, but saved: no words are written; LeRobot keeps both tables of scores."""
 PROJECTIONS = {
     "state": "state_proj",
     "embed.enter": "action_in_proj",

@@ -515,6 +515,8 @@ FRONTS = ("", "model.")
 """What stands before every name: nothing in openpi's and transformers' files, "model." in LeRobot's."""
 UNUSED = ("*paligemma_with_expert.gemma_expert.lm_head.weight",)
 """Never trained and never computed, but saved: the expert predicts no words."""
+SCORES = ("*paligemma_with_expert.paligemma.lm_head.weight",)
+"""LeRobot keeps this table apart from that of words, and pi0.5 without text never trains it."""
 PROJECTIONS = {
     "enter": "action_in_proj",
     "condition.enter": "time_mlp_in",
@@ -570,4 +572,6 @@ def load_released(policy: PI05, weights: Mapping[str, Tensor], *, where: str = "
     Raises:
         CheckpointError: A name is missing, unknown, or of another shape; with the closest names.
     """
-    load_named(policy, weights, where=where, names=released_names(policy.config), unused=UNUSED)
+    config = policy.config
+    unused = UNUSED if config.insulated or config.subtasks else (*UNUSED, *SCORES)
+    load_named(policy, weights, where=where, names=released_names(config), unused=unused)

@@ -31,11 +31,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from visuomotor.backbones.paligemma import paligemma_names
 from visuomotor.codecs.base import DecodeFailure
 from visuomotor.codecs.fast import FAST
 from visuomotor.errors import DataError
 from visuomotor.losses import Loss, token_loss
 from visuomotor.nn.mixture import Past, Segment, join, remember, run
+from visuomotor.nn.weights import Names, load_named, nested
 from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig, check_writing
 from visuomotor.perception.trunk import Seen, SightTrunkConfig
 from visuomotor.perception.trunks import TrunkConfig, build_trunk
@@ -45,7 +47,7 @@ from visuomotor.transforms.action_tokens import ActionTokens, announced, behind,
 from visuomotor.transforms.base import Pipeline
 from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
-__all__ = ["PI0FAST", "PI0FASTConfig"]
+__all__ = ["PI0FAST", "PI0FASTConfig", "load_released", "released_names"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,7 @@ class PI0FAST(Policy):
     compiles = False  # how many tokens are written is decided by them
     Config = PI0FASTConfig
     config: PI0FASTConfig
+    released = ("LeRobot safetensors",)
 
     def __init__(self, config: PI0FASTConfig, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)
@@ -221,3 +224,41 @@ class PI0FAST(Policy):
             written = np.concatenate([written, token[:, None]], axis=1)
             given = ids[torch.from_numpy(token).to(ids.device)][:, None]
         return [row[:length] for row, length in zip(written, lengths, strict=True)]
+
+
+# Weight loading
+
+
+def released_names(config: PI0FASTConfig) -> Names:
+    """Each weight of a policy -> its spellings in LeRobot's files, with or without "model." in front.
+
+    Raises:
+        ValueError: A policy with the shared sight, of which nothing was released.
+    """
+    if not isinstance(config.trunk, PaliGemmaTrunkConfig):
+        raise ValueError(
+            "pi0-FAST: released weights have PaliGemma as their trunk; see PI0FASTConfig.published()."
+        )
+    fronts = tuple(
+        f"{front}paligemma_with_expert.paligemma.{part}"
+        for front in ("", "model.")
+        for part in ("model.", "")
+    )
+    return nested(paligemma_names(config.trunk.paligemma, fronts), "trunk.paligemma.", "")
+
+
+def load_released(policy: PI0FAST, weights: Mapping[str, Tensor], *, where: str = "pi0-FAST") -> None:
+    """Copy released weights into a policy of the same configuration.
+
+    LeRobot trains a table of scores of its own, apart from that of words: where both are in a file and not
+    equal, the policy needs a language model that is not `tied`. The codec is not among these weights.
+
+    Args:
+        policy: See `PI0FASTConfig.published`.
+        weights: What safetensors files hold.
+        where: Path of the file, for messages.
+
+    Raises:
+        CheckpointError: A name is missing, unknown, or of another shape; with the closest names.
+    """
+    load_named(policy, weights, where=where, names=released_names(policy.config))

@@ -8,8 +8,11 @@ the same demonstrations, steps, batches and seeds, answer with whole chunks:
 
     mse        one chunk, by the squared error
     mixture    a mixture of Gaussians over chunks (`visuomotor.generative.mixture`)
-    diffusion  noise is predicted and removed (`visuomotor.generative.diffusion`, 10 steps of DDIM)
-    flow       a velocity is followed (`visuomotor.generative.flow`, 10 Euler steps)
+    diffusion  noise is removed (`visuomotor.generative.diffusion`, 20 steps of DDIM)
+    flow       a velocity is followed (`visuomotor.generative.flow`, 20 Euler steps)
+
+Both of the last two predict the clean chunk of a noisy one, by its squared error at uniform times; `--predict
+noise` asks diffusion for the noise and flow for the velocity instead.
 
 Everything else is the library's: `collect`, `train_from_folder`, `evaluate`. A head that answers a noisy
 chunk is given it, and its time, beside the features; the others are given zeros, so all have the same
@@ -58,6 +61,7 @@ SPEED = 0.08  # meters a tick
 NEAR = 0.1  # meters from the goal that count as there
 GOAL = np.array([1.0, 0.0])
 Head = Literal["mse", "mixture", "diffusion", "flow"]
+Predicted = Literal["clean", "noise"]
 
 # --- the world
 
@@ -163,7 +167,9 @@ class HeadsConfig:
     """Numbers that tell the time of a noisy chunk."""
     modes: int = 5
     """Components of the mixture."""
-    steps: int = 10
+    predict: Predicted = "clean"
+    """What the head says of a noisy chunk: the clean one, or noise (diffusion) and velocity (flow)."""
+    steps: int = 20
     """Calls of the head for an answer of diffusion and flow."""
     noise_steps: int = 50
     """Steps of noise in the training of diffusion."""
@@ -171,6 +177,8 @@ class HeadsConfig:
     def __post_init__(self) -> None:
         if self.head not in get_args(Head):
             raise unknown_name("head", self.head, get_args(Head))
+        if self.predict not in get_args(Predicted):
+            raise unknown_name("prediction", self.predict, get_args(Predicted))
 
 
 class Heads(Policy):
@@ -217,10 +225,15 @@ class Heads(Policy):
                 total, count = mixture.loss(self.mixture(seen), clean, mask)
             case "diffusion":
                 total, count = diffusion.loss(
-                    self.noise(seen, batch), self.schedule, clean, mask=mask, generator=generator
+                    self.denoise(seen, batch),
+                    self.schedule,
+                    clean,
+                    mask=mask,
+                    generator=generator,
+                    prediction=self.prediction,
                 )
             case "flow":
-                total, count = flow.loss(self.velocity(seen, batch), clean, mask=mask, generator=generator)
+                total, count = self.flow_loss(seen, batch, generator)
         return Loss({self.config.head: Term(total, count)})
 
     def act(
@@ -243,9 +256,8 @@ class Heads(Policy):
             case "mixture":
                 chunk = mixture.sample(mixture.quiet(self.mixture(seen)), noise)
             case "diffusion":
-                chunk = diffusion.sample(
-                    self.noise(seen, batch), diffusion.ladder(self.schedule, self.config.steps), noise
-                )
+                rungs = diffusion.ladder(self.schedule, self.config.steps, prediction=self.prediction)
+                chunk = diffusion.sample(self.denoise(seen, batch), rungs, noise)
             case "flow":
                 chunk = flow.integrate(self.velocity(seen, batch), noise, self.config.steps)
         return Acted(actions=continued(chunk, prefix, held))
@@ -284,12 +296,39 @@ class Heads(Policy):
         mean, std = (part.unflatten(1, (modes, *self.shape)) for part in (mean, std))
         return mixture.from_raw(logits, mean, std, min_std=0.01)
 
-    def noise(self, seen: Tensor, batch: Batch) -> diffusion.Predict:
-        """The noise in a chunk, of which the diffusion step is told as a share of all."""
-        told = self.velocity(seen, batch)
-        return lambda chunk, step: told(chunk, step.to(chunk.dtype) / self.config.noise_steps)
+    @property
+    def prediction(self) -> diffusion.Prediction:
+        """In the words of diffusion."""
+        return "sample" if self.config.predict == "clean" else "epsilon"
+
+    def flow_loss(
+        self, seen: Tensor, batch: Batch, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """The squared error of what the head says, and its count."""
+        assert batch.actions is not None
+        mask = real_actions(batch)
+        if self.config.predict == "noise":
+            return flow.loss(self.velocity(seen, batch), batch.actions, mask=mask, generator=generator)
+        clean = batch.actions.masked_fill(~mask, 0)
+        home = clean.device if generator is None else generator.device
+        noise = torch.randn(clean.shape, generator=generator, device=home).to(clean)
+        time = torch.rand(len(clean), generator=generator, device=home).to(clean)
+        said = self.told(seen, batch)(flow.interpolate(noise, clean, time), time)
+        return (said - clean).square().masked_fill(~mask, 0).sum(), mask.sum().to(said.dtype)
 
     def velocity(self, seen: Tensor, batch: Batch) -> flow.Velocity:
+        """The velocity towards the clean chunk, or what the head says itself."""
+        told = self.told(seen, batch)
+        if self.config.predict == "noise":
+            return told
+        return lambda chunk, time: (told(chunk, time) - chunk) / (1 - time[:, None, None])
+
+    def denoise(self, seen: Tensor, batch: Batch) -> diffusion.Predict:
+        """The head, told the diffusion step as a share of all."""
+        told = self.told(seen, batch)
+        return lambda chunk, step: told(chunk, step.to(chunk.dtype) / self.config.noise_steps)
+
+    def told(self, seen: Tensor, batch: Batch) -> flow.Velocity:
         """What the head says of a chunk at a time; padded actions are not read."""
         assert batch.action_mask is not None
         padded = ~batch.action_mask[:, None]
@@ -310,7 +349,7 @@ def play(folder: Path, head: Head, seed: int, arguments: argparse.Namespace) -> 
         {"pass": folder / "demonstrations"},
         out=folder / f"{head}-{seed}" / "policy",
         policy="two_ways:Heads",
-        policy_config=HeadsConfig(head=head),
+        policy_config=HeadsConfig(head=head, predict=arguments.predict),
         config=config,
     )
     played = evaluate(
@@ -461,7 +500,10 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--seeds", type=int, default=3, help="trainings of each head")
     words.add_argument("--episodes", type=int, default=200, help="episodes of each training")
     words.add_argument("--demonstrations", type=int, default=300, help="episodes of the expert")
-    words.add_argument("--steps", type=int, default=1500, help="optimizer steps of each training")
+    words.add_argument("--steps", type=int, default=6000, help="optimizer steps of each training")
+    words.add_argument(
+        "--predict", choices=get_args(Predicted), default="clean", help="what diffusion and flow predict"
+    )
     return words
 
 

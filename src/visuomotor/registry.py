@@ -73,6 +73,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "demo-diffusion-unet": "visuomotor.recipes:demo_diffusion_unet",
         "demo-pi0": "visuomotor.recipes:demo_pi0",
         "demo-pi0-fast": "visuomotor.recipes:demo_pi0_fast",
+        "demo-pi0-smollm2": "visuomotor.recipes:demo_pi0_smollm2",
         "demo-pi05": "visuomotor.recipes:demo_pi05",
         "demo-tiny": "visuomotor.recipes:demo_tiny",
         "lift": "visuomotor.recipes:lift",

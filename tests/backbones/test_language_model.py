@@ -197,6 +197,19 @@ def test_a_folder_is_loaded(tmp_path) -> None:
     assert torch.equal(loaded(ids), network(ids))
 
 
+@torch.no_grad()
+def test_the_first_layers_of_a_folder_are_loaded(tmp_path) -> None:
+    network = made(llama.tiny())
+    folder = write(tmp_path, network)
+    part = load_language_model(folder, layers=2)
+    assert part.config == network.config.first(2)
+    states, _ = part.read(part.embed(torch.arange(6)[None]))
+    end = network.decoder.norm(_behind(network, torch.arange(6)[None], 2))
+    torch.testing.assert_close(states, end, rtol=0, atol=1e-5)  # float32
+    with pytest.raises(ValueError, match="expected 1 to 3 layers, got 4"):
+        load_language_model(folder, layers=4)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

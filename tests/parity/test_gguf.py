@@ -102,3 +102,10 @@ def test_a_llama_in_a_file_gives_the_scores_of_transformers(tmp_path) -> None:
     with torch.no_grad():
         expected, found = network(input_ids=ids).logits, load_language_model(tmp_path / "model.gguf")(ids)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))  # float32
+    part = load_language_model(tmp_path / "model.gguf", layers=1)
+    with torch.no_grad():
+        states, _ = part.read(part.embed(ids))
+        network.model.layers = network.model.layers[:1]
+        network.config.num_hidden_layers = 1
+        cut = network.model(input_ids=ids, use_cache=False).last_hidden_state
+    torch.testing.assert_close(states, cut, rtol=0, atol=1e-5 * float(cut.abs().max()))

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 
 import pytest
 import torch
+from calibrated import armed_body
 
+from visuomotor.agent.folder import open_sentences
 from visuomotor.backbones.generation import generate
 from visuomotor.backbones.language import load_smollm2, smollm2_file
 from visuomotor.backbones.llama import smollm2_135m
+from visuomotor.data.collate import collate
 from visuomotor.errors import CheckpointError
+from visuomotor.policies.pi0 import PI0Config
+from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.training.run import build_policy
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers", reason="needs the extra [test]")
@@ -101,6 +108,29 @@ def test_the_tokenizer_inside_agrees_with_transformers_on_text_without_digits(ou
         assert tokenizer.encode(text, specials=True) == oracle.encode(text), text
     assert [tokenizer.token(place) for place in tokenizer.encode("in 204")] == ["in", "Ġ", "2", "0", "4"]
     assert (tokenizer.bos, tokenizer.eos) == (oracle.bos_token_id, oracle.eos_token_id)
+
+
+@torch.no_grad()
+def test_the_first_layers_are_the_trunk_of_a_small_policy(ours) -> None:
+    """The recipe's trunk, with the words that its pipeline looks up, reads as the whole model does."""
+    model, tokenizer = ours
+    body = armed_body()
+    policy = build_policy("pi0", PI0Config.smollm2(2), {"one": body}, seed=0)
+    sentences = open_sentences(policy)
+    sample = random_sample(body, policy.window, "one", 0)
+    sample = replace(sample, instruction="put the red cube in the blue bowl")
+    pipeline = policy.transforms("one", random_stats(body), sentences)
+    batch = collate([pipeline.apply(sample)], policy.embodiments)
+    states = policy.trunk._read(batch)[0].sentence
+    ids = torch.tensor([tokenizer.encode(sample.instruction)])
+    behind: list[torch.Tensor] = []  # what goes into the third layer
+    third = model.decoder.layers[2].attention_norm
+    handle = third.register_forward_pre_hook(lambda _, given: behind.append(given[0]))
+    model(ids)
+    handle.remove()
+    expected = model.decoder.norm(behind[0])
+    # float32 through two layers, sums in another order
+    torch.testing.assert_close(states, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_sense_is_likelier_than_nonsense(ours) -> None:

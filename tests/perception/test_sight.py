@@ -121,7 +121,7 @@ def test_blind_samples_teach_how_to_move_and_nothing_else() -> None:
     assert (len(lesson.vector), lesson.seen) == (2 * len(plain.vector), len(batch))
     look, alone = (float(found.losses["look"].sum.detach()) for found in (lesson, plain))
     assert look == pytest.approx(alone)
-    vector, _ = sight.imagine(batch.blind, torch.Generator().manual_seed(0))
+    vector, *_ = sight.imagine(batch.blind, torch.Generator().manual_seed(0))
     sight.zero_grad()
     vector.square().sum().backward()
     taught = {name.split(".")[0] for name, weight in sight.named_parameters() if weight.grad is not None}
@@ -146,7 +146,7 @@ def test_what_a_blind_sample_imagines_is_near_where_hindsight_tells_exactly() ->
     mask[:, 0] = False
     mask[0] = False
     batch = replace(batch, keypoint_mask=mask)
-    _, known = sight.imagine(batch, torch.Generator().manual_seed(0))
+    _, known, _ = sight.imagine(batch, torch.Generator().manual_seed(0))
     off = (heard["places"] - batch.keypoints).abs()
     assert off[1:, 1].max() < 5 * HINT
     assert off[:, 0].median() > 5 * HINT

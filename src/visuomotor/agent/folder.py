@@ -240,12 +240,18 @@ def open_sentences(policy: Policy, text_path: str | os.PathLike[str] | None = No
     """
     if policy.sentence_encoder is None:
         return None
-    if policy.sentence_encoder != "minilm":
-        raise unknown_name("sentence encoder", policy.sentence_encoder, ["minilm"])
-    from visuomotor.backbones.minilm import load_minilm
     from visuomotor.text.sentences import SentenceCache
 
-    return SentenceCache(load_minilm(None if text_path is None else Path(text_path)))
+    path = None if text_path is None else Path(text_path)
+    if policy.sentence_encoder == "minilm":
+        from visuomotor.backbones.minilm import load_minilm
+
+        return SentenceCache(load_minilm(path))
+    if policy.sentence_encoder == "smollm2":
+        from visuomotor.backbones.language import load_smollm2_words
+
+        return SentenceCache(load_smollm2_words(path))
+    raise unknown_name("sentence encoder", policy.sentence_encoder, ["minilm", "smollm2"])
 
 
 def load_policy(

@@ -79,7 +79,7 @@ def gguf_weights(gguf: GGUF, config: LanguageModelConfig) -> dict[str, Tensor]:
 
     Args:
         gguf: The file.
-        config: What `gguf_config` gives.
+        config: What `gguf_config` gives, or the first layers of it: those behind them are not read.
     """
     published = {inner: outer for outer, inner in _OUTER.items()}
     for level in range(config.decoder.layers):
@@ -87,7 +87,11 @@ def gguf_weights(gguf: GGUF, config: LanguageModelConfig) -> dict[str, Tensor]:
             published[f"blk.{level}.{inner}.weight"] = f"model.layers.{level}.{outer}.weight"
     turned = {"attn_q": config.decoder.heads, "attn_k": config.decoder.kv_heads}
     weights = {}
+    depth = gguf.value("llama.block_count", int)
+    behind = tuple(f"blk.{level}." for level in range(config.decoder.layers, depth))
     for name in gguf.tensors:
+        if name.startswith(behind):
+            continue
         tensor = torch.from_numpy(gguf.read(name))
         heads = next((count for part, count in turned.items() if f".{part}." in name), None)
         weights[published.get(name, name)] = tensor if heads is None else halves(tensor, heads)

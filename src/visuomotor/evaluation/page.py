@@ -329,7 +329,11 @@ def _learning(report: Mapping[str, Any]) -> str:
         (line["step"], line["validation"]) for line in lines if "validation" in line
     ]
     policy, data, seconds = report["policy"], report["demonstrations"], report["seconds"]
-    text = {"minilm": "frozen MiniLM token states", "scratch": "learned from the demonstrations alone"}
+    text = {
+        "minilm": "frozen MiniLM token states",
+        "smollm2": "rows of SmolLM2's table, read by its first layers",
+        "scratch": "learned from the demonstrations alone",
+    }
     pairs = {
         "Policy": f"{policy['family']}, {policy['parameters']:,} weights",
         "Words": text.get(policy["text"], policy["text"]),

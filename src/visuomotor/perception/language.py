@@ -22,7 +22,7 @@ from visuomotor.types import Batch
 
 __all__ = ["Language", "LanguageConfig", "Reader", "SentenceReader", "WordTable"]
 
-Reader = Literal["minilm", "scratch", "none"]
+Reader = Literal["minilm", "scratch", "smollm2", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,10 @@ class LanguageConfig:
     """How the instruction is read."""
 
     reader: Reader = "minilm"
-    """Frozen MiniLM token states, hashed words with an embedding learned from scratch, or nothing at all."""
+    """Frozen MiniLM token states, hashed words with an embedding learned from scratch, rows of SmolLM2's
+    table for a trunk that reads them itself (`SightTrunkConfig.smollm2`), or nothing at all."""
     width: int = 384
-    """Width of a token state; 384 for MiniLM."""
+    """Width of a token state; 384 for MiniLM, 576 for SmolLM2."""
     max_tokens: int = 32
     """Longer sentences are refused."""
     buckets: int = 4096
@@ -89,8 +90,8 @@ class Language(nn.Module):
 
     @property
     def encoder(self) -> str | None:
-        """Which frozen encoder the pipeline needs: "minilm", or None."""
-        return "minilm" if self.config.reader == "minilm" else None
+        """Which frozen encoder the pipeline needs: "minilm", "smollm2", or None."""
+        return self.config.reader if self.config.reader in ("minilm", "smollm2") else None
 
     @property
     def tokens_width(self) -> int:
@@ -110,7 +111,8 @@ class Language(nn.Module):
             return (HashWords(buckets=config.buckets, max_tokens=config.max_tokens),)
         if sentences is None:
             raise ValueError(
-                'language: reader="minilm" needs encoded sentences. Pass sentences=SentenceCache(...).'
+                f"language: reader={config.reader!r} needs encoded sentences. Pass "
+                "sentences=SentenceCache(...)."
             )
         return (EncodeSentence(sentences, max_tokens=config.max_tokens),)
 

@@ -19,7 +19,7 @@ from visuomotor.nn.mixture import Segment
 from visuomotor.nn.pictures import resize_with_pad, unit_pictures
 from visuomotor.perception.geometry import every_camera
 from visuomotor.perception.sight import real_actions
-from visuomotor.perception.trunk import Seen, Writing
+from visuomotor.perception.trunk import Seen, Writing, unread
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.text.tokenizer import FILES, Tokenizer, load_tokenizer
 from visuomotor.transforms.base import Pipeline
@@ -169,6 +169,13 @@ class PaliGemmaTrunk(nn.Module):
     def decoder(self) -> Decoder:
         """Of the language model."""
         return self.paligemma.language.decoder
+
+    def load_pretrained(self) -> None:
+        """Nothing: released weights belong to a whole policy, and its family loads them."""
+
+    def unread(self) -> tuple[nn.Module, ...]:
+        """Parts of the decoder that nothing reads where no answer of its own is asked for."""
+        return unread(self.decoder)
 
     @property
     def state_width(self) -> int:

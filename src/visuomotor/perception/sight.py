@@ -133,7 +133,7 @@ class Lesson(NamedTuple):
     """What a batch teaches: rows of observations with actions, the `seen` ones first, then the blind ones.
 
     `state` and `history_mask` are those of the rows, `mask` tells which numbers of the actions are there to
-    be learned, and `losses` are those of seeing itself.
+    be learned, and `losses` are those of seeing itself; `heard` tells in which rows the sentence was heard.
     """
 
     vector: Float[Tensor, "row width"]
@@ -142,6 +142,7 @@ class Lesson(NamedTuple):
     mask: Bool[Tensor, "row horizon action"]
     seen: int
     losses: dict[str, Term]
+    heard: Bool[Tensor, "row 1"]
 
 
 class Sight(nn.Module):
@@ -284,16 +285,19 @@ class Sight(nn.Module):
         if batch.actions is None or batch.horizon_mask is None or batch.action_mask is None:
             raise ValueError("sight: the batch has no actions to learn from.")
         observed = self(batch, augment=True, generator=generator)
+        assert observed.heard is not None  # whoever is augmented may lose it
+        heard = observed.heard
         vector, state, actions, mask = observed.vector, batch.state, batch.actions, real_actions(batch)
         state = state * batch.history_mask[:, :, None] * batch.state_mask[:, None, :]
         if batch.blind is not None and batch.blind.actions is not None:
             blind = batch.blind
-            imagined, known = self.imagine(blind, generator)
+            imagined, known, told = self.imagine(blind, generator)
             felt = blind.state * blind.history_mask[:, :, None] * blind.state_mask[:, None, :]
             vector, state = torch.cat([vector, imagined]), torch.cat([state, felt])
+            heard = torch.cat([heard, told])
             actions = torch.cat([actions, batch.blind.actions])
             mask = torch.cat([mask, real_actions(blind) & known[:, None, None]])
-        return Lesson(vector, state, actions, mask, len(batch), self.losses(batch, observed))
+        return Lesson(vector, state, actions, mask, len(batch), self.losses(batch, observed), heard)
 
     def losses(self, batch: Batch, observed: Observed) -> dict[str, Term]:
         """Losses of seeing itself, where hindsight tells something: looking, contrast, places, parts."""
@@ -323,20 +327,24 @@ class Sight(nn.Module):
 
     def imagine(
         self, batch: Batch, generator: torch.Generator | None
-    ) -> tuple[Float[Tensor, "batch width"], Bool[Tensor, " batch"]]:
-        """What would be observed if the keypoints were seen where they are, nearly; and where one is told."""
+    ) -> tuple[Float[Tensor, "batch width"], Bool[Tensor, " batch"], Bool[Tensor, "batch 1"]]:
+        """What would be observed if the keypoints were seen where they are, nearly; where one is told; and
+        where the sentence was heard.
+        """
         if batch.keypoints is None or batch.keypoint_mask is None or batch.hand is None:
             width = self.config.width
-            return batch.state.new_zeros(len(batch), width), batch.has_actions & False
+            nothing = batch.has_actions & False
+            return batch.state.new_zeros(len(batch), width), nothing, nothing[:, None]
+        heard = self.heard(batch, generator)
         with torch.no_grad():  # reading is learned from samples with pictures
-            told = self.summary(self.read(batch, self.heard(batch, generator)).flatten(1))
+            told = self.summary(self.read(batch, heard).flatten(1))
         noise = torch.randn(batch.keypoints.shape, generator=generator, device=batch.state.device)
         wrong = noise * torch.where(batch.keypoint_mask, HINT, AROUND)[..., None]
         places = batch.keypoints + wrong
         looks = batch.state.new_zeros(len(batch), self.looks)
         vector = self.gathered(batch, told, self.ways(batch, places), looks)
         could_see = self.projection[batch.embodiment].flatten(1).any(-1)
-        return vector, batch.keypoint_mask.any(-1) & could_see
+        return vector, batch.keypoint_mask.any(-1) & could_see, heard
 
     def ways(self, batch: Batch, places: Float[Tensor, "batch 2 3"]) -> Float[Tensor, "batch 2 3"]:
         """From the hand to the keypoints, in meters."""

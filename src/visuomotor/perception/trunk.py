@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from visuomotor.backbones.gemma import gemma_2b
+from visuomotor.backbones.language import load_smollm2
+from visuomotor.backbones.llama import smollm2_135m
+from visuomotor.errors import unknown_name
 from visuomotor.losses import Term
 from visuomotor.nn.decoder import Decoder, DecoderConfig
-from visuomotor.nn.mixture import Segment
+from visuomotor.nn.mixture import Past, Segment, run
 from visuomotor.perception.guess import FARTHEST, Guess
 from visuomotor.perception.language import LanguageConfig
 from visuomotor.perception.sight import Sight, SightConfig
@@ -58,11 +61,11 @@ def unread(decoder: Decoder) -> tuple[nn.Module, ...]:
 class Seen(NamedTuple):
     """What was observed, one row a sample; blind samples to learn from stand behind the others.
 
-    `prefix` is the first block of the trunk and `state` the current one. Experts model chunks around `guess`
-    in units of `doubt`, at most `farthest` of them; for trunks that guess nothing these are 0 and 1. While
-    learning, `left` is what they are to model, `mask` which of its numbers are real, and `losses` are those
-    of seeing itself; `telling` is the prefix from which texts teach the eyes, if that is another one: it
-    has no blind rows.
+    `prefix` is the first block of the trunk and `state` the current one; `past` are parts of that block that
+    were read already, and stand before it. Experts model chunks around `guess` in units of `doubt`, at most
+    `farthest` of them; for trunks that guess nothing these are 0 and 1. While learning, `left` is what they
+    are to model, `mask` which of its numbers are real, and `losses` are those of seeing itself; `telling` is
+    the prefix from which texts teach the eyes, if that is another one: it has no blind rows.
     """
 
     prefix: Segment
@@ -74,6 +77,7 @@ class Seen(NamedTuple):
     losses: Mapping[str, Term] = {}
     farthest: float = math.inf
     telling: Segment | None = None
+    past: tuple[Past, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ class SightTrunkConfig:
     """Cells of a state's numbers, each of which is then a token of its own, too; 0 for no such tokens."""
     guess: float = 10.0
     """Weight of a first guess of the chunk by regression, of which experts model what is left; 0 for none."""
+    pretrained: Literal["smollm2"] | None = None
+    """Published language model whose first layers the decoder begins with; None for new weights."""
 
     def __post_init__(self) -> None:
         if self.tokens < 1 or min(self.guess, self.bins, self.words) < 0:
@@ -125,11 +131,39 @@ class SightTrunkConfig:
             )
         if self.text is not None:
             Vocabulary(self.text)  # refuses a word that is there twice
+        if self.reads and self.language.width != self.decoder.width:
+            raise ValueError(
+                f"trunk: a decoder of width {self.decoder.width} reads words as wide as itself, got "
+                f"{self.language.width}. Set language.width."
+            )
+        if self.pretrained not in (None, "smollm2"):
+            raise unknown_name("pretrained decoder", str(self.pretrained), ["smollm2"])
+        if self.reads and (self.hears or self.text is not None):
+            raise ValueError("trunk: a decoder that reads by itself neither hears words nor writes texts.")
 
     @property
     def rows(self) -> int:
         """Of the table of words: with those of texts, and three marks before them."""
         return self.words + (0 if self.text is None else 3 + len(self.text))
+
+    @property
+    def reads(self) -> bool:
+        """Whether the decoder reads the instruction itself, before the eyes look: `language` gives rows of a
+        table alone.
+        """
+        return self.language.reader == "smollm2"
+
+    @classmethod
+    def smollm2(cls, layers: int = 2) -> SightTrunkConfig:
+        """The first layers of SmolLM2 135M, which read the instruction and what was seen.
+
+        Their weights come with the extra `[smollm2]`.
+        """
+        return cls(
+            decoder=smollm2_135m().first(layers).decoder,
+            language=LanguageConfig(reader="smollm2", width=576),
+            pretrained="smollm2",
+        )
 
     @classmethod
     def tiny(cls) -> SightTrunkConfig:
@@ -145,7 +179,10 @@ class SightTrunkConfig:
 class SightTrunk(nn.Module):
     """The shared sight, whose vector is spread over a few tokens.
 
-    With a first guess the gradients of decoder and experts stop before the vector, which the guess teaches.
+    A decoder that reads takes the words first, each of which looks back, as it was trained to. What it makes
+    of them steers the eyes, and the tokens of what these see stand behind the words: so words cost no
+    gradient where its weights are frozen. With a first guess the gradients of decoder and experts stop before
+    the vector, which the guess teaches.
 
     Args:
         config: Sizes.
@@ -168,6 +205,27 @@ class SightTrunk(nn.Module):
         self.hear = nn.Linear(config.language.width, config.decoder.width) if config.hears else None
         self.decoder = Decoder(config.decoder)
         self.guess = Guess(self.sight.width, horizon, self.action_width) if config.guess else None
+
+    def load_pretrained(self) -> None:
+        """Give the decoder the published weights that the config names, if any.
+
+        Raises:
+            CheckpointError: They are not installed.
+            ValueError: They are of other sizes.
+        """
+        if self.config.pretrained is None:
+            return
+        published = load_smollm2(layers=self.config.decoder.layers)[0].decoder
+        if published.config != self.config.decoder:
+            raise ValueError(
+                f"trunk: the first layers of SmolLM2 are {published.config}, the decoder is "
+                f"{self.config.decoder}. Begin with SightTrunkConfig.smollm2()."
+            )
+        self.decoder.load_state_dict(published.state_dict())
+
+    def unread(self) -> tuple[nn.Module, ...]:
+        """Parts of the decoder that nothing reads where no answer of its own is asked for."""
+        return () if self.config.reads else unread(self.decoder)
 
     @property
     def state_width(self) -> int:
@@ -241,13 +299,15 @@ class SightTrunk(nn.Module):
 
     def observe(self, batch: Batch) -> Seen:
         """What is observed while acting."""
+        batch, past = self._read(batch)
         vector = self.sight(batch).vector
         state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
         prefix = self._prefix(vector, state, batch.state_mask, [batch])
-        return Seen(prefix, state, *self._around(vector), farthest=self._farthest)
+        return Seen(prefix, state, *self._around(vector), farthest=self._farthest, past=past)
 
     def learn(self, batch: Batch, generator: torch.Generator | None) -> Seen:
         """What a batch with actions teaches."""
+        batch, past = self._read(batch)
         lesson = self.sight.learn(batch, generator)
         vector, left, losses = lesson.vector, lesson.actions, dict(lesson.losses)
         state, parts = lesson.state[:, -1], [batch]
@@ -264,7 +324,28 @@ class SightTrunk(nn.Module):
         with torch.no_grad():
             guess, doubt = self._around(vector)
         prefix = self._prefix(vector, state, real, parts)
-        return Seen(prefix, state, guess, doubt, left, lesson.mask, losses, self._farthest, telling)
+        past = tuple(_lost(part, lesson.heard) for part in past)
+        return Seen(prefix, state, guess, doubt, left, lesson.mask, losses, self._farthest, telling, past)
+
+    def _read(self, batch: Batch) -> tuple[Batch, tuple[Past, ...]]:
+        """The batch with what the decoder makes of its sentences, and what later tokens need of them.
+
+        Sentences of blind samples stand behind the others, as their rows will.
+        """
+        if not self.config.reads:
+            return batch, ()
+        blind = batch.blind if batch.blind is not None and batch.blind.actions is not None else None
+        pairs = [self.sight.language(part) for part in (batch, blind) if part is not None]
+        words, real = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        if not torch.compiler.is_compiling():  # exact: what is masked takes no place and no position
+            longest = max(1, int(real.sum(1).max()))
+            words, real = words[:, :longest], real[:, :longest]
+        (states,), past = run([self.decoder], [Segment(tokens=words, causal=True, real=real)])
+        count = len(batch)
+        if blind is not None:
+            blind = replace(blind, sentence=states[count:], sentence_mask=real[count:])
+        read = replace(batch, sentence=states[:count], sentence_mask=real[:count], blind=blind)
+        return read, tuple(past)
 
     @property
     def _farthest(self) -> float:
@@ -300,3 +381,9 @@ class SightTrunk(nn.Module):
             return self.guess(vector)
         shape = (len(vector), self.horizon, self.action_width)
         return vector.new_zeros(shape), vector.new_ones(shape)
+
+
+def _lost(past: Past, heard: Bool[Tensor, "row 1"]) -> Past:
+    """Words of which nothing is there where the eyes did not hear them either."""
+    assert past.real is not None  # sentences are padded
+    return past._replace(real=past.real & heard)

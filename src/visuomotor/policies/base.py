@@ -139,6 +139,9 @@ class Policy(nn.Module, ABC):
         """
         raise ValueError(f"policy: {type(self).__name__} has nothing to fit to data.")
 
+    def load_pretrained(self) -> None:
+        """Read published weights that the config names, if any, into a new policy that is to be trained."""
+
     @abstractmethod
     def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
         """The pipeline of the data set `key`, run on each sample before collation.

@@ -22,7 +22,8 @@ weights are loaded. Differences from the paper, and what is always saved without
 - `SightTrunkConfig` gives the trunk a few tokens made of everything that was observed, in the place of
   PaliGemma's (see `visuomotor.perception.sight`), and learns from blind samples, too; several noise
   draws share one observation, and the flow models what is left of a first guess, in units of its doubt
-  (`visuomotor.perception.guess`). `temperature` scales the noise from which a call starts.
+  (`visuomotor.perception.guess`). `temperature` scales the noise from which a call starts. `smollm2` has the
+  first layers of a published language model as its trunk, which reads the instruction before the eyes look.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from visuomotor.nn.mixture import Past, Segment, remember, run
 from visuomotor.nn.weights import Made, Names, load_named, nested
 from visuomotor.perception.chunk_flow import Padding, draw_chunk, flow_error
 from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig
-from visuomotor.perception.trunk import Seen, SightTrunkConfig, unread
+from visuomotor.perception.trunk import Seen, SightTrunkConfig
 from visuomotor.perception.trunks import TrunkConfig, build_trunk
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
@@ -123,6 +124,11 @@ class PI0Config:
         )
 
     @classmethod
+    def smollm2(cls, layers: int = 2) -> PI0Config:
+        """`small` with the first layers of SmolLM2 135M as its trunk; `TrainConfig.freeze` keeps them."""
+        return replace(cls.small(), trunk=SightTrunkConfig.smollm2(layers))
+
+    @classmethod
     def tiny(cls) -> PI0Config:
         """Seconds on a laptop: for tests."""
         return cls(
@@ -187,7 +193,7 @@ class PI0(Policy):
         self.state = nn.Linear(self.trunk.state_width, config.expert_width)
         self.embed = ActionEmbedding(self.action_width, config.expert_width)
         self.leave = nn.Linear(config.expert_width, self.action_width)
-        for part in unread(self.trunk.decoder):
+        for part in self.trunk.unread():
             part.requires_grad_(False)  # kept for released weights
 
     @property
@@ -199,6 +205,10 @@ class PI0(Policy):
     def diet(self) -> Diet:
         """What its trunk asks for."""
         return self.trunk.diet
+
+    def load_pretrained(self) -> None:
+        """What its trunk begins with."""
+        self.trunk.load_pretrained()
 
     @property
     def sentence_encoder(self) -> str | None:
@@ -277,7 +287,7 @@ class PI0(Policy):
         """Keys and values of the first two blocks, which no step of the flow changes."""
         state = seen.state.to(self.state.weight.dtype)
         felt = Segment(tokens=self.state(state)[:, None], expert=EXPERT, block=STATE)
-        return remember(self.experts, [seen.prefix, felt])
+        return [*seen.past, *remember(self.experts, [seen.prefix, felt], seen.past)]
 
     def velocity(
         self, past: Sequence[Past], real: Bool[Tensor, "row action"], *, tabulated: bool = False

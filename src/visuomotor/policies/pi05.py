@@ -55,7 +55,7 @@ from visuomotor.nn.mixture import Past, Segment, join, remember, run
 from visuomotor.nn.weights import Made, Names, load_named, nested
 from visuomotor.perception.chunk_flow import Padding, draw_chunk, flow_error
 from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig, check_writing
-from visuomotor.perception.trunk import Seen, SightTrunkConfig, unread
+from visuomotor.perception.trunk import Seen, SightTrunkConfig
 from visuomotor.perception.trunks import TrunkConfig, build_trunk
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
@@ -228,7 +228,7 @@ class PI05(Policy):
         self.leave = nn.Linear(config.expert_width, self.action_width)
         self.codec = None if config.codec is None else FAST.from_json(config.codec)
         if not (config.insulated or config.writes):
-            for part in unread(self.trunk.decoder):
+            for part in self.trunk.unread():
                 part.requires_grad_(False)  # kept for released weights
 
     @property
@@ -240,6 +240,10 @@ class PI05(Policy):
     def diet(self) -> Diet:
         """What its trunk asks for."""
         return self.trunk.diet
+
+    def load_pretrained(self) -> None:
+        """What its trunk begins with."""
+        self.trunk.load_pretrained()
 
     @property
     def sentence_encoder(self) -> str | None:
@@ -471,7 +475,7 @@ class PI05(Policy):
 
     def remember(self, seen: Seen) -> list[Past]:
         """Keys and values of what was observed, which no step of the flow changes."""
-        return remember(self.experts, [seen.prefix])
+        return [*seen.past, *remember(self.experts, [seen.prefix], seen.past)]
 
     def velocity(
         self, past: Sequence[Past], real: Bool[Tensor, "row action"], *, tabulated: bool = False

@@ -122,6 +122,10 @@ class PI0FAST(Policy):
         """What its trunk asks for."""
         return self.trunk.diet
 
+    def load_pretrained(self) -> None:
+        """What its trunk begins with."""
+        self.trunk.load_pretrained()
+
     @property
     def sentence_encoder(self) -> str | None:
         """Which frozen encoder the pipeline needs, if any."""
@@ -157,7 +161,7 @@ class PI0FAST(Policy):
         assert seen.mask is not None
         ids, real = behind(batch, self.trunk.prompt_width)
         tokens = Segment(tokens=self.trunk.embed(ids[:, :-1]), block=1, causal=True)
-        (_, end), _ = run([self.trunk.decoder], [seen.prefix, tokens])
+        (_, end), _ = run([self.trunk.decoder], [seen.prefix, tokens], seen.past)
         learned = real[:, 1:] & seen.mask.flatten(1).any(1, keepdim=True)
         return Loss({"token": token_loss(self.trunk.score(end), ids[:, 1:], learned), **seen.losses})
 
@@ -206,7 +210,7 @@ class PI0FAST(Policy):
         ids = torch.from_numpy(written_ids(np.arange(codec.vocabulary), self.trunk.last_action)).to(
             begun.device
         )
-        kept = remember([self.trunk.decoder], [seen.prefix])
+        kept = [*seen.past, *remember([self.trunk.decoder], [seen.prefix], seen.past)]
         grown: Past | None = None
         given, written, lengths = begun, np.zeros((rows, 0), np.int64), np.zeros(rows, np.int64)
         while (missing > 0).any():

@@ -95,7 +95,7 @@ class _Source:
 
 
 def build_policy(name: str, config: Any | None, bodies: Mapping[str, Spec], *, seed: int) -> Policy:
-    """A new policy whose first weights are drawn from `seed`.
+    """A new policy whose first weights are drawn from `seed`, but for published ones that its config names.
 
     Args:
         name: Of the family, or "package.module:Class".
@@ -107,6 +107,7 @@ def build_policy(name: str, config: Any | None, bodies: Mapping[str, Spec], *, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy: Policy = kind(kind.Config() if config is None else config, bodies)
+    policy.load_pretrained()
     return policy
 
 

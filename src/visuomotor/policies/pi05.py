@@ -107,7 +107,7 @@ class PI05Config:
     """Whether it learns to answer questions about pictures, which are mixed in (`--questions`)."""
     unsaid: float = 0.1
     """Share of training samples whose actions do not see the subtask; with 1 it is learned, never written."""
-    text_tokens: int = 24
+    text_tokens: int = 32
     """Most tokens of a text that it writes, with what announces and ends it."""
     vocabulary: int = 1024
     """Most tokens of the codec of an insulated policy."""

@@ -88,3 +88,17 @@ def test_products_are_torchs_convolutions(ours: nn.Module, theirs: nn.Module) ->
     )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_many_weights_for_few_ticks_are_the_same_convolution_while_acting(bias: bool) -> None:
+    torch.manual_seed(0)
+    ours = TickConv(512, 500, 5, padding=2, bias=bias)  # 1.3 million weights; 500 is no multiple of 16
+    theirs = nn.Conv1d(512, 500, 5, padding=2, bias=bias)
+    theirs.load_state_dict(ours.state_dict())
+    chunk = torch.randn(2, 512, 4)
+    learned = ours(chunk)
+    with torch.no_grad():
+        # The same sums of 2560 products, in another order.
+        torch.testing.assert_close(ours(chunk), theirs(chunk), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours(chunk), learned, atol=1e-5, rtol=1e-5)

@@ -22,7 +22,6 @@ from visuomotor.policies.base import Loss, Term
 from visuomotor.training import step
 from visuomotor.training.log import read_log
 from visuomotor.training.loop import Diverged, Progress, TrainConfig, TrainInterrupted
-from visuomotor.training.step import fast_bf16
 from visuomotor.types import Batch
 
 Open = Callable[..., Material]
@@ -270,14 +269,32 @@ def test_progress_tells_every_step(material: Open, tmp_path: Path) -> None:
     assert seen[-1].samples_per_second is not None
 
 
-def test_auto_takes_bf16_where_the_hardware_has_it(material: Open, tmp_path: Path) -> None:
-    fast = fast_bf16(torch.device("cpu"))
-    report = material().train(tmp_path / "run", replace(CONFIG, steps=2, precision="auto"))
-    assert report.precision == ("bf16" if fast else "fp32")
-    if not fast:
+@pytest.mark.parametrize(
+    ("has", "auto", "by_name"),
+    [({"avx512_bf16", "amx_bf16"}, "bf16", True), ({"avx512_bf16"}, "fp32", True), ({"avx2"}, "fp32", False)],
+)
+def test_auto_takes_bf16_where_it_is_faster(
+    has: set[str], auto: str, by_name: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "_capabilities", lambda: has)
+    device = torch.device("cpu")
+    assert step.choose_precision("auto", device) == auto
+    if by_name:
+        assert step.choose_precision("bf16", device) == "bf16"
+    else:
         with pytest.raises(ValueError, match=r'this cpu multiplies bfloat16 only by emulation.*or "auto"'):
-            material().train(tmp_path / "slow", replace(CONFIG, precision="bf16"))
-        assert not (tmp_path / "slow").exists()
+            step.choose_precision("bf16", device)
+
+
+def test_a_precision_that_would_be_emulated_begins_no_run(
+    material: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "_capabilities", set)
+    with pytest.raises(ValueError, match="emulation"):
+        material().train(tmp_path / "slow", replace(CONFIG, precision="bf16"))
+    assert not (tmp_path / "slow").exists()
+    report = material().train(tmp_path / "run", replace(CONFIG, steps=2, precision="auto"))
+    assert report.precision == "fp32"
 
 
 def test_bf16_learns(material: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

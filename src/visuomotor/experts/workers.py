@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -99,15 +99,13 @@ def _serve(pipes: dict[Connection, BaseProcess], first: int, stop: Stop) -> Iter
     seed = first
     for _ in range(_QUEUED):
         for pipe in pipes:
-            pipe.send(seed)
+            _ask(pipe, seed)
             seed += 1
     while not stop.asked:
         ready = set(wait(list(pipes), timeout=_POLL_SECONDS))
         for pipe in [known for known in pipes if known in ready]:
             try:
                 number, outcome, failure = pipe.recv()
-                if failure is None:
-                    pipe.send(seed)
             except (EOFError, ConnectionError) as error:
                 pipes[pipe].join()
                 raise VisuomotorError(
@@ -116,8 +114,15 @@ def _serve(pipes: dict[Connection, BaseProcess], first: int, stop: Stop) -> Iter
                 ) from error
             if failure is not None:
                 raise RuntimeError(f"seed {number} failed in a worker process:\n{failure}")
+            _ask(pipe, seed)
             seed += 1
             yield number, outcome
+
+
+def _ask(pipe: Connection, seed: int) -> None:
+    """Hand out a seed. A worker that has ended takes none; why it ended is read from the pipe next."""
+    with suppress(ConnectionError):
+        pipe.send(seed)
 
 
 def _work(factory: Callable[[Any], Callable[[int], Any]], argument: Any, pipe: Connection) -> None:

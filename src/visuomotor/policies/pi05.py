@@ -43,7 +43,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from visuomotor.backbones.language_model import decoder_names
-from visuomotor.backbones.paligemma import paligemma_names
 from visuomotor.codecs.fast import FAST
 from visuomotor.data.collate import filled
 from visuomotor.errors import unknown_name
@@ -52,8 +51,9 @@ from visuomotor.losses import Loss, Term, token_loss
 from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.embedding import embed_time
 from visuomotor.nn.mixture import Past, Segment, join, remember, run
-from visuomotor.nn.weights import Made, Names, load_named, nested
+from visuomotor.nn.weights import Names, load_named
 from visuomotor.perception.chunk_flow import Padding, draw_chunk, flow_error
+from visuomotor.perception.openpi_names import expert_names, trunk_names
 from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig, check_writing
 from visuomotor.perception.trunk import Seen, SightTrunkConfig
 from visuomotor.perception.trunks import TrunkConfig, build_trunk
@@ -515,8 +515,6 @@ class PI05(Policy):
 
 # Weight loading
 
-FRONTS = ("", "model.")
-"""What stands before every name: nothing in openpi's and transformers' files, "model." in LeRobot's."""
 UNUSED = ("*paligemma_with_expert.gemma_expert.lm_head.weight",)
 """Never trained and never computed, but saved: the expert predicts no words."""
 SCORES = ("*paligemma_with_expert.paligemma.lm_head.weight",)
@@ -542,27 +540,15 @@ def steered_names(config: DecoderConfig) -> dict[str, str]:
 
 
 def released_names(config: PI05Config) -> Names:
-    """Each weight of a policy -> its spellings in released files (openpi, LeRobot, transformers).
-
-    Their velocity goes from the chunk to the noise, so the last layer changes its sign.
+    """Each weight of a policy -> its spellings in released files; of one with PaliGemma as its trunk.
 
     Raises:
         ValueError: A policy with the shared sight, of which nothing was released.
     """
-    if not isinstance(config.trunk, PaliGemmaTrunkConfig):
-        raise ValueError("pi0.5: released weights have PaliGemma as their trunk; see PI05Config.published().")
-    fronts = tuple(
-        f"{front}paligemma_with_expert.paligemma.{part}" for front in FRONTS for part in ("model.", "")
-    )
-    expert = tuple(f"{front}paligemma_with_expert.gemma_expert.model." for front in FRONTS)
-    names = nested(paligemma_names(config.trunk.paligemma, fronts), "trunk.paligemma.", "")
-    names |= nested(steered_names(config.expert), "expert.", expert)
-    for part in ("weight", "bias"):
-        for ours, theirs in PROJECTIONS.items():
-            names[f"{ours}.{part}"] = tuple(f"{front}{theirs}.{part}" for front in FRONTS)
-        leaves = tuple(Made((f"{front}action_out_proj.{part}",), torch.neg) for front in FRONTS)
-        names[f"leave.{part}"] = leaves
-    return names
+    return {
+        **trunk_names(config.trunk, "pi0.5"),
+        **expert_names(steered_names(config.expert), PROJECTIONS),
+    }
 
 
 def load_released(policy: PI05, weights: Mapping[str, Tensor], *, where: str = "pi0.5") -> None:

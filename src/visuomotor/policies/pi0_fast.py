@@ -31,13 +31,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from visuomotor.backbones.paligemma import paligemma_names
 from visuomotor.codecs.base import DecodeFailure
 from visuomotor.codecs.fast import FAST
 from visuomotor.errors import DataError
 from visuomotor.losses import Loss, token_loss
 from visuomotor.nn.mixture import Past, Segment, join, remember, run
-from visuomotor.nn.weights import Names, load_named, nested
+from visuomotor.nn.weights import Names, load_named
+from visuomotor.perception.openpi_names import trunk_names
 from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig, check_writing
 from visuomotor.perception.trunk import Seen, SightTrunkConfig
 from visuomotor.perception.trunks import TrunkConfig, build_trunk
@@ -234,21 +234,12 @@ class PI0FAST(Policy):
 
 
 def released_names(config: PI0FASTConfig) -> Names:
-    """Each weight of a policy -> its spellings in LeRobot's files, with or without "model." in front.
+    """Each weight of a policy -> its spellings in LeRobot's files; of one with PaliGemma as its trunk.
 
     Raises:
         ValueError: A policy with the shared sight, of which nothing was released.
     """
-    if not isinstance(config.trunk, PaliGemmaTrunkConfig):
-        raise ValueError(
-            "pi0-FAST: released weights have PaliGemma as their trunk; see PI0FASTConfig.published()."
-        )
-    fronts = tuple(
-        f"{front}paligemma_with_expert.paligemma.{part}"
-        for front in ("", "model.")
-        for part in ("model.", "")
-    )
-    return nested(paligemma_names(config.trunk.paligemma, fronts), "trunk.paligemma.", "")
+    return trunk_names(config.trunk, "pi0-FAST")
 
 
 def load_released(policy: PI0FAST, weights: Mapping[str, Tensor], *, where: str = "pi0-FAST") -> None:

@@ -122,6 +122,11 @@ def test_a_checkpoint_reads_with_a_tokenizer_of_its_own(tokenizer: str, tmp_path
     other = PI0(config, {"one": body})
     begin_from(other, again)
     other.transforms("one", loaded.stats["one"])
+    planted = again / "tokenizer" / "special_tokens_map.json"
+    planted.write_text("{}")
+    with pytest.raises(CheckpointError, match="is not listed"):
+        load_policy(again)
+    planted.unlink()
     file = again / "tokenizer" / "tokenizer.json"
     file.write_text(file.read_text() + "\n")
     with pytest.raises(CheckpointError, match="damaged or was changed"):

@@ -31,7 +31,7 @@ from visuomotor import __version__
 from visuomotor.agent import golden as golden_vector
 from visuomotor.agent.config import from_plain, to_plain
 from visuomotor.agent.disk import check_hashes, locate, new_folder, read_json, seal, write_json
-from visuomotor.agent.tokenizers import TOKENIZER, put_tokenizer, write_tokenizer
+from visuomotor.agent.tokenizers import put_tokenizer, write_tokenizer
 from visuomotor.agent.weights import borrow, named_weights, put_weights, read_tensors, write_tensors
 from visuomotor.errors import CheckpointError, DataError, unknown_name
 from visuomotor.nn.lora import describe_adapters, restore_adapters
@@ -279,8 +279,7 @@ def load_policy(
         raise unknown_name("kind of weights", weights, ("ema", "model"))
     place = locate(folder)
     provenance = read_json(place / "provenance.json", _PROVENANCE_KEYS, ("from", "merged"))
-    words = [name for name in provenance["files"] if name.startswith(f"{TOKENIZER}/")]
-    check_hashes(place, provenance["files"] if thorough else (*_PARTS, *words, f"{weights}.safetensors"))
+    check_hashes(place, provenance["files"] if thorough else (*_PARTS, f"{weights}.safetensors"))
     policy = _build(place)
     stats = _read_values(place / "stats.json", Stats)
     if set(stats) != set(policy.bodies):

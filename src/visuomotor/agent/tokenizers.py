@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from visuomotor.agent.disk import PROVENANCE, check_hashes, read_json
 from visuomotor.backbones.checkpoint import find_model
 from visuomotor.text.tokenizer import FILES, copy_tokenizer
 
@@ -42,7 +43,15 @@ def write_tokenizer(folder: Path, policy: nn.Module) -> None:
 
 
 def put_tokenizer(folder: Path, policy: nn.Module) -> None:
-    """Let a policy read with the tokenizer in the checkpoint `folder`; older ones hold none."""
-    if (folder / TOKENIZER).is_dir():
+    """Let a policy read with the tokenizer in the checkpoint `folder`; older ones hold none.
+
+    Raises:
+        CheckpointError: Its files are not those that were saved.
+    """
+    sealed = read_json(folder / PROVENANCE).get("files", {})
+    names = {name for name in sealed if name.startswith(f"{TOKENIZER}/")}
+    names |= {f"{TOKENIZER}/{path.name}" for path in (folder / TOKENIZER).glob("*")}
+    check_hashes(folder, sorted(names))
+    if names:
         for part in _readers(policy):
             part.tokenizer = str(folder / TOKENIZER)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from visuomotor.codecs.base import Codec
 from visuomotor.types import Batch, Observation, Sample, Tokens
 
-__all__ = ["ANNOUNCED", "WRITTEN", "ActionTokens", "announced", "behind", "written_ids"]
+__all__ = ["ANNOUNCED", "WRITTEN", "ActionTokens", "announced", "behind", "with_tokens", "written_ids"]
 
 ANNOUNCED, WRITTEN = 1, 2
 """Segments of tokens behind a prompt, which is segment 0."""
@@ -22,6 +22,14 @@ ANNOUNCED, WRITTEN = 1, 2
 def written_ids(tokens: np.ndarray, last: int | None) -> np.ndarray:
     """Ids in the model's vocabulary of a codec's tokens: the same, or counted down from `last`; and back."""
     return tokens if last is None else last - tokens
+
+
+def with_tokens(sample: Sample, own: Tokens) -> Sample:
+    """The sample with tokens behind those that it has."""
+    if sample.tokens is None:
+        return replace(sample, tokens=own)
+    pairs = {name: (getattr(sample.tokens, name), getattr(own, name)) for name in vars(own)}
+    return replace(sample, tokens=Tokens(**{name: np.concatenate(pair) for name, pair in pairs.items()}))
 
 
 def behind(
@@ -82,9 +90,7 @@ class ActionTokens:
         ids = np.asarray(self.before, np.int64)
         if sample.actions is not None:
             actions = sample.actions
-            if (
-                sample.horizon_mask is not None
-            ):  # what is beyond the end repeats the last action, as published
+            if sample.horizon_mask is not None:  # beyond the end the last action is repeated, as published
                 reached = max(int(sample.horizon_mask.sum()), 1)
                 actions = np.concatenate(
                     [actions[:reached], np.repeat(actions[reached - 1 : reached], len(actions) - reached, 0)]
@@ -94,10 +100,7 @@ class ActionTokens:
         real, learned = np.ones(len(ids), bool), np.arange(len(ids)) > 0
         segment = np.where(np.arange(len(ids)) < len(self.before), ANNOUNCED, WRITTEN)
         own = Tokens(ids=ids, attend=real, loss=learned, segment=segment)
-        if sample.tokens is None:
-            return replace(sample, tokens=own)
-        pairs = {name: (getattr(sample.tokens, name), getattr(own, name)) for name in vars(own)}
-        return replace(sample, tokens=Tokens(**{name: np.concatenate(pair) for name, pair in pairs.items()}))
+        return with_tokens(sample, own)
 
     def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
         """The actions as they are: the policy has decoded them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 
 from visuomotor.errors import DataError
-from visuomotor.transforms.action_tokens import ANNOUNCED, WRITTEN
+from visuomotor.transforms.action_tokens import ANNOUNCED, WRITTEN, with_tokens
 from visuomotor.types import Batch, Observation, Sample, Tokens
 
 __all__ = ["Spelling", "Text", "WrittenText", "text_of", "trimmed"]
@@ -119,10 +119,7 @@ class WrittenText:
             loss=real & (places >= len(before)),
             segment=np.where(places < len(before), ANNOUNCED, WRITTEN),
         )
-        if sample.tokens is None:
-            return replace(sample, tokens=own)
-        pairs = {name: (getattr(sample.tokens, name), getattr(own, name)) for name in vars(own)}
-        return replace(sample, tokens=Tokens(**{name: np.concatenate(pair) for name, pair in pairs.items()}))
+        return with_tokens(sample, own)
 
     def invert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
         """The actions as they are."""

@@ -8,13 +8,14 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from visuomotor.backbones.checkpoint import find_model
 from visuomotor.backbones.paligemma import PaliGemma, PaliGemmaConfig
 from visuomotor.errors import unknown_name
 from visuomotor.nn.decoder import Decoder, DecoderConfig
+from visuomotor.nn.masks import needed
 from visuomotor.nn.mixture import Segment
 from visuomotor.nn.pictures import resize_with_pad, unit_pictures
 from visuomotor.perception.geometry import every_camera
@@ -285,15 +286,8 @@ class PaliGemmaTrunk(nn.Module):
         parts = [self._seen(batch.images[name][:, -1]) for name in names]
         real = [there[name][:, None].expand(part.shape[:2]) for name, part in zip(names, parts, strict=True)]
         tokens = torch.cat([*parts, self.paligemma.language.embed(ids)], dim=1)
-        return Segment(tokens=tokens, real=_needed(torch.cat([*real, attend], dim=1)))
+        return Segment(tokens=tokens, real=needed(torch.cat([*real, attend], dim=1)))
 
     def _seen(self, pixels: Tensor) -> Float[Tensor, "row token feature"]:
         size = self.config.paligemma.vision.image
         return self.paligemma.see(unit_pictures(resize_with_pad(pixels, size, size)))
-
-
-def _needed(real: Bool[Tensor, "row token"]) -> Tensor | None:
-    """The mask, or None where all tokens are real, which attention does faster."""
-    if not torch.compiler.is_compiling() and bool(real.all()):
-        return None
-    return real

@@ -46,6 +46,7 @@ from visuomotor.errors import CheckpointError, unknown_name
 from visuomotor.generative import cvae
 from visuomotor.losses import Loss, Term
 from visuomotor.nn.detr import DecoderLayer, EncoderLayer, sine_grid, sine_table
+from visuomotor.nn.masks import needed
 from visuomotor.nn.pictures import standardize_pictures
 from visuomotor.nn.resnet import Norm, ResNet18
 from visuomotor.nn.weights import load_named
@@ -209,7 +210,7 @@ class Posterior(nn.Module):
         start = self.start.weight.expand(len(state), 1, -1)
         read = self.action(actions.masked_fill(~mask, 0))
         tokens = torch.cat([start, self.state(state)[:, None], read], dim=1)
-        real = _needed(F.pad(mask.any(-1), (2, 0), value=True))
+        real = needed(F.pad(mask.any(-1), (2, 0), value=True))
         for layer in self.layers[:-1]:
             tokens = layer(tokens, self.places, real)
         tokens = self.layers[-1](tokens, self.places, real, first=1)  # the others are not read
@@ -328,7 +329,7 @@ class Network(nn.Module):
         mask = None
         if real:
             always = real[0].new_ones(len(latent), len(self.places.weight))
-            mask = _needed(torch.cat([always, *real], dim=1))
+            mask = needed(torch.cat([always, *real], dim=1))
         return torch.cat(parts, dim=1), torch.cat(places)[None], mask
 
     def look(self, maps: Float[Tensor, "row channel y x"]) -> Float[Tensor, "row place width"]:
@@ -336,11 +337,6 @@ class Network(nn.Module):
         assert self.from_map is not None
         tokens = maps.flatten(2).transpose(1, 2)  # row channel y x -> row (y x) channel
         return F.linear(tokens, self.from_map.weight.flatten(1), self.from_map.bias)
-
-
-def _needed(real: Bool[Tensor, "row token"]) -> Bool[Tensor, "row token"] | None:
-    """The mask, or None where all tokens are real, which attention does faster."""
-    return None if not torch.compiler.is_compiling() and bool(real.all()) else real
 
 
 def _encoder_layers(config: ACTConfig, count: int) -> list[EncoderLayer]:

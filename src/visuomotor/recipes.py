@@ -40,6 +40,8 @@ __all__ = [
     "lift",
     "post_train",
     "tabletop_all",
+    "tabletop_all_act",
+    "tabletop_all_bc_mixture",
     "two_stage_pi05",
     "two_stage_pi05_insulated",
     "two_stage_pi05_insulated_subtask",
@@ -279,6 +281,18 @@ def tabletop_all() -> Recipe:
         ),
         evaluation=EvaluateConfig(episodes=600, probes=("swap", "phrasing", "words"), probe_episodes=120),
     )
+
+
+def tabletop_all_act() -> Recipe:
+    """All tasks with ACT: equal demonstrations, observations and steps."""
+    small = ACTConfig.small()
+    return replace(tabletop_all(), family="act", policy=replace(small, sight=replace(small.sight, parts=3)))
+
+
+def tabletop_all_bc_mixture() -> Recipe:
+    """All tasks with behavior cloning by a mixture: equal demonstrations, observations and steps."""
+    small = BCConfig.small()
+    return replace(tabletop_all(), family="bc", policy=replace(small, sight=replace(small.sight, parts=3)))
 
 
 def post_train(family: str = "compact", policy: Any | None = None) -> Recipe:

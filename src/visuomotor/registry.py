@@ -78,6 +78,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "demo-tiny": "visuomotor.recipes:demo_tiny",
         "lift": "visuomotor.recipes:lift",
         "tabletop-all": "visuomotor.recipes:tabletop_all",
+        "tabletop-all-act": "visuomotor.recipes:tabletop_all_act",
+        "tabletop-all-bc-mixture": "visuomotor.recipes:tabletop_all_bc_mixture",
         "two-stage-pi05": "visuomotor.recipes:two_stage_pi05",
         "two-stage-pi05-insulated": "visuomotor.recipes:two_stage_pi05_insulated",
         "two-stage-pi05-insulated-subtask": "visuomotor.recipes:two_stage_pi05_insulated_subtask",

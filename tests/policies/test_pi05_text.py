@@ -12,6 +12,7 @@ import torch
 from calibrated import armed_body, random_batch
 
 from visuomotor.agent import load_agent
+from visuomotor.agent.compiled import CompiledAct
 from visuomotor.agent.folder import save_agent
 from visuomotor.agent.policy import PolicyAgent
 from visuomotor.data.collate import collate
@@ -22,6 +23,7 @@ from visuomotor.policies.base import Context
 from visuomotor.policies.pi05 import PI05, PI05Config
 from visuomotor.session import Session
 from visuomotor.testing import check_policy
+from visuomotor.testing.policies import shape_checks_off
 from visuomotor.testing.samples import SUBTASKS, random_observation, random_sample, random_stats
 from visuomotor.transforms.written_text import Text, text_of
 from visuomotor.types import Batch, Sample
@@ -370,3 +372,14 @@ def test_texts_are_kept_apart_by_their_real_tokens() -> None:
         assert batch.action_mask is not None
         plain = policy.velocity(past, batch.action_mask)(chunk, time)
         torch.testing.assert_close(policy.velocity([*past, *nothing], batch.action_mask)(chunk, time), plain)
+
+
+@pytest.mark.slow
+def test_a_compiled_policy_writes_first_and_then_acts_alike() -> None:
+    policy = built()
+    batch = batch_of(policy, [None])
+    with torch.no_grad(), shape_checks_off():  # the checks of the test run cannot be compiled
+        plain = policy.act(batch, generator=torch.Generator().manual_seed(0))
+        quick = CompiledAct(policy, backend="eager")(batch, torch.Generator().manual_seed(0))
+    assert quick.text == plain.text and plain.text is not None
+    torch.testing.assert_close(quick.actions, plain.actions, atol=1e-5, rtol=1e-5)

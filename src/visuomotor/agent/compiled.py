@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ LIMIT = 1e-3
 class CompiledAct:
     """`policy.act` through `torch.compile`, for calls without a prefix; each batch size is compiled once.
 
-    Noise is drawn outside, by the generator, so the numbers are those of the plain call. The first answer
+    Noise is drawn outside, by the generator, so the numbers are those of the plain call; and what a policy
+    has to think before it acts is thought outside, for how long that takes is no one graph. The first answer
     is compared with the plain one.
 
     Args:
@@ -57,6 +59,8 @@ class CompiledAct:
             width = batch.action_mask.shape[-1]
         shape = (len(batch), self.policy.window.horizon, width)
         noise = torch.randn(shape, generator=generator, device=generator.device)
+        thought = self.policy.think(batch, generator=generator) if context is None else None
+        context = thought if context is None else context
         seed = generator.initial_seed()
         devices = [noise.device] if noise.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -66,7 +70,7 @@ class CompiledAct:
                 torch.manual_seed(seed)
                 self._hold(acted.actions, self.policy.act(batch, noise=noise, context=context).actions)
                 self._held = True
-        return acted
+        return acted if thought is None else replace(acted, text=thought.text)
 
     def _hold(self, found: Tensor, expected: Tensor) -> None:
         """Raise `VisuomotorError` unless both are the same."""

@@ -182,10 +182,13 @@ class Window:
     Attributes:
         history: Offsets in ticks, ascending, ending with 0 (the current tick).
         horizon: Actions predicted, the first one for the current tick.
+        executed: Whether samples to learn from also tell what ran at these ticks, where that is not what
+            should have.
     """
 
     history: tuple[int, ...] = (0,)
     horizon: int
+    executed: bool = False
 
     def __post_init__(self) -> None:
         if not self.history or self.history[-1] != 0 or sorted(set(self.history)) != list(self.history):
@@ -297,6 +300,8 @@ class Sample:
         key: Which data set it came from; statistics are looked up under it.
         time: Seconds since the start of the episode.
         actions: float32 (horizon, action), or None for acting and for vision-language samples.
+        executed: float32 (horizon, action), what ran at these ticks, if it was asked for and is told; for
+            learning only.
         horizon_mask: bool (horizon,), `False` past the end of the episode.
         action_mask: bool (action,), `False` for padded dimensions.
         hand: float32 (3, 4), measured pose of the hand in the frame of the body: rotation matrix, then
@@ -322,6 +327,7 @@ class Sample:
     key: str = ""
     time: float = 0.0
     actions: np.ndarray | None = None
+    executed: np.ndarray | None = None
     horizon_mask: np.ndarray | None = None
     action_mask: np.ndarray | None = None
     hand: np.ndarray | None = None
@@ -365,6 +371,8 @@ class Batch:
         state_mask: bool (batch, state).
         embodiment: int64 (batch,), index into the policy's sorted body names.
         actions: float32 (batch, horizon, action); zeros where `has_actions` is `False`; None while acting.
+        executed: float32 (batch, horizon, action); the actions where a sample does not tell; None if none
+            does.
         horizon_mask: bool (batch, horizon).
         action_mask: bool (batch, action).
         has_actions: bool (batch,).
@@ -386,6 +394,7 @@ class Batch:
     embodiment: Tensor
     has_actions: Tensor
     actions: Tensor | None = None
+    executed: Tensor | None = None
     horizon_mask: Tensor | None = None
     action_mask: Tensor | None = None
     hand: Tensor | None = None

@@ -111,3 +111,11 @@ def test_collation_copies(samples):
     batch = collate(samples, ["cursor"])
     batch.images["front"].zero_()
     assert samples[0].images["front"].any()
+
+
+def test_what_ran_is_the_actions_where_a_sample_does_not_tell(samples):
+    assert collate(samples, ["cursor"]).executed is None
+    ran = samples[0].actions + 1
+    batch = collate([replace(samples[0], executed=ran), samples[1]], ["cursor"])
+    np.testing.assert_array_equal(batch.executed[0].numpy(), ran)
+    np.testing.assert_array_equal(batch.executed[1].numpy(), samples[1].actions)

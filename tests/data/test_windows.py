@@ -46,6 +46,15 @@ def test_labels_and_not_executed_actions_are_learned(reader, store):
     windows = Windows(reader, store, Window(horizon=1), "moves")
     np.testing.assert_array_equal(windows[3].actions[0], reader.actions[3])
     assert (reader.actions[3] != reader.executed[3]).any()
+    assert windows[3].executed is None  # nobody asked
+
+
+def test_what_ran_comes_along_when_it_is_asked_for(reader, store):
+    windows = Windows(reader, store, Window(horizon=4, executed=True), "moves")
+    end = reader.episodes[0].length
+    np.testing.assert_array_equal(windows[3].executed, reader.executed[3:7])
+    np.testing.assert_array_equal(windows[end - 2].executed, reader.executed[[end - 2, *[end - 1] * 3]])
+    np.testing.assert_array_equal(windows[end - 2].actions, reader.actions[[end - 2, *[end - 1] * 3]])
 
 
 def test_only_chosen_episodes_are_shown(reader, store):

@@ -161,13 +161,37 @@ def test_only_ticks_behind_the_clean_ones_count() -> None:
     policy = Compact(replace(TINY, max_delay=3), {"one": body("arm")})
     clean = torch.randn(4000, TINY.horizon, 3)
     mask, vector = torch.ones_like(clean, dtype=torch.bool), torch.randn(4000, policy.sight.width)
-    term = policy.flow(vector, clean, mask, torch.Generator().manual_seed(0))
+    term = policy.flow(vector, clean, mask, clean, torch.Generator().manual_seed(0))
     assert float(term.count) / clean.numel() == pytest.approx(1 - 1.5 / 4, abs=0.02)  # of 0 to 3, uniformly
     with torch.no_grad():  # a network that says nothing is wrong by 1 on average, whatever the flow time
         policy.velocity.leave.weight.zero_()
         policy.velocity.leave.bias.zero_()
-    term = policy.flow(vector, clean, mask, torch.Generator().manual_seed(0))
+    term = policy.flow(vector, clean, mask, clean, torch.Generator().manual_seed(0))
     assert float(term.sum.detach() / term.count) == pytest.approx(1, abs=0.03)
+
+
+def test_a_promise_is_learned_as_what_ran_and_not_as_what_should_have() -> None:
+    """What ran at the first tick is random, and what should be done at the second depends on it alone."""
+    torch.manual_seed(0)
+    policy = Compact(replace(TINY, max_delay=1, steps=8), {"one": body("arm")}).eval()
+    torch.nn.init.constant_(policy.guess.doubt.bias, math.log(0.5))
+    assert policy.window.executed
+    assert not Compact(TINY, {"one": body("arm")}).window.executed
+    batch = a_batch(policy).map(lambda tensor: tensor[:1].expand(16, *tensor.shape[1:]).contiguous())
+    actions = torch.zeros_like(batch.actions)
+    ran = actions.clone()
+    ran[:, 0] = torch.tensor([-0.5, 0.5]).repeat(8)[:, None]
+    actions[:, 1:] = -ran[:, :1]
+    batch = replace(batch, actions=actions, executed=ran, blind=None)
+    optimizer = torch.optim.Adam(policy.velocity.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(120):
+        optimizer.zero_grad()
+        policy.loss(batch, generator=generator).terms["flow"].sum.backward()
+        optimizer.step()
+    with torch.no_grad():
+        chunk = policy.act(batch, noise=torch.zeros_like(actions), prefix=ran[:, :1]).actions
+    torch.testing.assert_close(chunk[:, 1:], actions[:, 1:], atol=0.15, rtol=0)
 
 
 def test_a_policy_that_learned_prefixes_goes_on_as_it_was_begun() -> None:
@@ -185,7 +209,8 @@ def test_a_policy_that_learned_prefixes_goes_on_as_it_was_begun() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(400):
         optimizer.zero_grad()
-        term = policy.flow(vector, (actions - guess) / doubt, mask, generator)
+        left = (actions - guess) / doubt
+        term = policy.flow(vector, left, mask, left, generator)
         (term.sum / term.count).backward()
         optimizer.step()
     noise = torch.randn(actions.shape, generator=generator)

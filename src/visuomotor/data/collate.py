@@ -110,6 +110,10 @@ def _actions(samples: Sequence[Sample]) -> dict[str, Any]:
         empty = np.zeros_like(getattr(model, name))
         arrays = [empty if sample.actions is None else getattr(sample, name) for sample in samples]
         found[name] = _stack(arrays, samples, name)
+    if any(sample.executed is not None for sample in samples):
+        given = zip(samples, found["actions"], strict=True)
+        ran = [actions if sample.executed is None else sample.executed for sample, actions in given]
+        found["executed"] = _stack(ran, samples, "executed")
     return found
 
 

@@ -26,8 +26,9 @@ class Windows:
     of the store, not to be written to.
 
     A data set with chunk labels (see `visuomotor.data.labels`) gives those instead of the actions that
-    followed; a tick without a label is seen in the history of others and is no sample. Hindsight tells
-    where things are only in episodes that the expert played: others show what happened, not what was meant.
+    followed, and does not tell what ran, from which they do not go on; a tick without a label is seen in
+    the history of others and is no sample. Hindsight tells where things are only in episodes that the
+    expert played: others show what happened, not what was meant.
 
     Args:
         reader: The data set.
@@ -125,14 +126,16 @@ class Windows:
         else:
             wanted = self._offsets + tick
             rows, history_mask = np.maximum(wanted, first), wanted >= first
-        horizon = self.window.horizon
+        horizon, executed = self.window.horizon, None
         if self._labels is not None:
             actions, horizon_mask = self._labels.actions[tick], self._ahead < self._labels.length[tick]
-        elif tick + horizon <= end:
-            actions, horizon_mask = reader.actions[tick : tick + horizon], self._all_horizon
         else:
-            wanted = self._ahead + tick
-            actions, horizon_mask = reader.actions[np.minimum(wanted, end - 1)], wanted < end
+            whole = tick + horizon <= end
+            ticks = slice(tick, tick + horizon) if whole else np.minimum(self._ahead + tick, end - 1)
+            horizon_mask = self._all_horizon if whole else self._ahead + tick < end
+            actions = reader.actions[ticks]
+            if self.window.executed and reader.executed is not None:
+                executed = reader.executed[ticks]
         keypoints, keypoint_mask, part = (
             (None, None, 0) if self._keypoints is None else (found[tick] for found in self._keypoints)
         )
@@ -147,6 +150,7 @@ class Windows:
             key=self.key,
             time=(tick - first) / reader.spec.rate,
             actions=actions,
+            executed=executed,
             horizon_mask=horizon_mask,
             action_mask=self._action_mask,
             keypoints=keypoints,

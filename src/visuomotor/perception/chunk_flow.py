@@ -57,6 +57,8 @@ def flow_error(
     learn = None
     if max_delay:
         time, learn = flow.train_prefix(time, clean.shape[1], maximum=max_delay, generator=generator)
+        if seen.ran is not None:  # what was promised is what ran, and not what should have
+            clean = torch.where(learn[:, :, None], clean, seen.ran.repeat(draws, 1, 1).masked_fill(~mask, 0))
     moved = velocity([repeat(part, draws) for part in past], mask.any(1))
     return flow.loss(moved, clean, generator=generator, mask=mask, learn=learn, time=time)
 

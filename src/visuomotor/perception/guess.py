@@ -67,3 +67,10 @@ class Guess(nn.Module):
         left = (off / doubt).detach().clamp(-FARTHEST, FARTHEST)
         terms = {"guess": Term(off.abs().sum(), count, weight), "doubt": Term(likely.sum(), count, 0.1)}
         return left, terms
+
+    def around(
+        self, observation: Float[Tensor, "row width"], actions: Float[Tensor, "row horizon action"]
+    ) -> Float[Tensor, "row horizon action"]:
+        """Actions as a head sees them: how far from the guess, in units of doubt; without gradient."""
+        guess, doubt = self(observation.detach())
+        return ((actions - guess) / doubt).detach().clamp(-FARTHEST, FARTHEST)

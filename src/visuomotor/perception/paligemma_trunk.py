@@ -269,7 +269,7 @@ class PaliGemmaTrunk(nn.Module):
         """What a batch with actions teaches."""
         if batch.actions is None:
             raise ValueError("trunk: the batch has no actions to learn from.")
-        return self.observe(batch)._replace(left=batch.actions, mask=real_actions(batch))
+        return self.observe(batch)._replace(left=batch.actions, mask=real_actions(batch), ran=batch.executed)
 
     def _prefix(self, batch: Batch) -> Segment:
         """Pictures and prompt; cameras and padding that no sample of the batch has are dropped."""

@@ -134,6 +134,7 @@ class Lesson(NamedTuple):
 
     `state` and `history_mask` are those of the rows, `mask` tells which numbers of the actions are there to
     be learned, and `losses` are those of seeing itself; `heard` tells in which rows the sentence was heard.
+    `executed` is what ran at these ticks: the actions themselves where nothing else is told.
     """
 
     vector: Float[Tensor, "row width"]
@@ -143,6 +144,7 @@ class Lesson(NamedTuple):
     seen: int
     losses: dict[str, Term]
     heard: Bool[Tensor, "row 1"]
+    executed: Float[Tensor, "row horizon action"]
 
 
 class Sight(nn.Module):
@@ -289,15 +291,19 @@ class Sight(nn.Module):
         heard = observed.heard
         vector, state, actions, mask = observed.vector, batch.state, batch.actions, real_actions(batch)
         state = state * batch.history_mask[:, :, None] * batch.state_mask[:, None, :]
+        executed = actions if batch.executed is None else batch.executed
         if batch.blind is not None and batch.blind.actions is not None:
             blind = batch.blind
             imagined, known, told = self.imagine(blind, generator)
             felt = blind.state * blind.history_mask[:, :, None] * blind.state_mask[:, None, :]
             vector, state = torch.cat([vector, imagined]), torch.cat([state, felt])
             heard = torch.cat([heard, told])
-            actions = torch.cat([actions, batch.blind.actions])
+            assert blind.actions is not None
+            actions = torch.cat([actions, blind.actions])
+            executed = torch.cat([executed, blind.actions if blind.executed is None else blind.executed])
             mask = torch.cat([mask, real_actions(blind) & known[:, None, None]])
-        return Lesson(vector, state, actions, mask, len(batch), self.losses(batch, observed), heard)
+        losses = self.losses(batch, observed)
+        return Lesson(vector, state, actions, mask, len(batch), losses, heard, executed)
 
     def losses(self, batch: Batch, observed: Observed) -> dict[str, Term]:
         """Losses of seeing itself, where hindsight tells something: looking, contrast, places, parts."""

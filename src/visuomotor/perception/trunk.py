@@ -64,7 +64,8 @@ class Seen(NamedTuple):
     `prefix` is the first block of the trunk and `state` the current one; `past` are parts of that block that
     were read already, and stand before it. Experts model chunks around `guess` in units of `doubt`, at most
     `farthest` of them; for trunks that guess nothing these are 0 and 1. While learning, `left` is what they
-    are to model, `mask` which of its numbers are real, and `losses` are those of seeing itself; `telling` is
+    are to model, `ran` what was executed instead, in the same units (None if the same), `mask` which of their
+    numbers are real, and `losses` are those of seeing itself; `telling` is
     the prefix from which texts teach the eyes, if that is another one: it has no blind rows.
     """
 
@@ -78,6 +79,7 @@ class Seen(NamedTuple):
     farthest: float = math.inf
     telling: Segment | None = None
     past: tuple[Past, ...] = ()
+    ran: Float[Tensor, "row horizon action"] | None = None
 
 
 @dataclass(frozen=True)
@@ -314,8 +316,9 @@ class SightTrunk(nn.Module):
         if len(state) > len(batch) and batch.blind is not None:
             parts.append(batch.blind)
         real = torch.cat([part.state_mask for part in parts])
-        telling = None
+        telling, ran = None, lesson.executed
         if self.guess:
+            ran = self.guess.around(vector, ran)
             left, terms = self.guess.learn(vector, left, lesson.mask, self.config.guess)
             if self.config.text is not None:
                 seeing = len(batch)  # nobody could tell from blind samples what things are called
@@ -325,7 +328,8 @@ class SightTrunk(nn.Module):
             guess, doubt = self._around(vector)
         prefix = self._prefix(vector, state, real, parts)
         past = tuple(_lost(part, lesson.heard) for part in past)
-        return Seen(prefix, state, guess, doubt, left, lesson.mask, losses, self._farthest, telling, past)
+        far = self._farthest
+        return Seen(prefix, state, guess, doubt, left, lesson.mask, losses, far, telling, past, ran)
 
     def _read(self, batch: Batch) -> tuple[Batch, tuple[Past, ...]]:
         """The batch with what the decoder makes of its sentences, and what later tokens need of them.

@@ -175,8 +175,9 @@ class Compact(Policy):
 
     @property
     def window(self) -> Window:
-        """History and horizon of the config."""
-        return Window(history=self.config.history, horizon=self.config.horizon)
+        """History and horizon of the config; promises, which it learns to continue, are of what ran."""
+        ran = self.config.max_delay > 0
+        return Window(history=self.config.history, horizon=self.config.horizon, executed=ran)
 
     @property
     def diet(self) -> Diet:
@@ -199,7 +200,8 @@ class Compact(Policy):
         left, terms = self.guess.learn(vector, actions, mask, self.config.guess)
         rows = torch.arange(len(vector), device=vector.device)
         rows = torch.cat([rows[: lesson.seen].repeat(self.config.draws), rows[lesson.seen :]])
-        terms["flow"] = self.flow(vector[rows].detach(), left[rows], mask[rows], generator)
+        ran = self.guess.around(vector, lesson.executed)[rows] if self.config.max_delay else None
+        terms["flow"] = self.flow(vector[rows].detach(), left[rows], mask[rows], ran, generator)
         return Loss(terms | lesson.losses)
 
     def flow(
@@ -207,20 +209,22 @@ class Compact(Policy):
         vector: Float[Tensor, "row width"],
         clean: Float[Tensor, "row horizon action"],
         mask: Bool[Tensor, "row horizon action"],
+        ran: Float[Tensor, "row horizon action"] | None,
         generator: torch.Generator | None,
     ) -> Term:
         """Flow matching of what is left after the first guess, in units of its doubt.
 
-        With `max_delay` the first ticks of each chunk are clean, as many as the draw says, and the others
-        count.
+        With `max_delay` the first ticks of each chunk are what ran there, as many as the draw says, and the
+        others count.
         """
         noise = flow.sample_noise(clean.shape, generator=generator, device=clean.device)
         time = flow.sample_time(clean.shape[:1], generator=generator, device=clean.device)
         velocity = self.velocity.given(vector, mask.any(1).float())
-        if self.config.max_delay:
+        if ran is not None:
             time, learn = flow.train_prefix(
                 time, self.config.horizon, maximum=self.config.max_delay, generator=generator
             )
+            clean = torch.where(learn[:, :, None], clean, ran.masked_fill(~mask, 0))
             mask = mask & learn[:, :, None]
         wrong = velocity(flow.interpolate(noise, clean, time), time) - flow.velocity_target(noise, clean)
         _, out, _ = precondition(time)  # in units of the network's output, every flow time counts alike

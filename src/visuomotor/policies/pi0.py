@@ -198,8 +198,8 @@ class PI0(Policy):
 
     @property
     def window(self) -> Window:
-        """The current tick, and the horizon of the config."""
-        return Window(horizon=self.config.horizon)
+        """The current tick, and the horizon of the config; what it learns to continue is what ran."""
+        return Window(horizon=self.config.horizon, executed=self.config.max_delay > 0)
 
     @property
     def diet(self) -> Diet:

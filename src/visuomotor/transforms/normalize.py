@@ -94,7 +94,8 @@ class Normalize:
         state = ((sample.state - center) / scale).astype(np.float32)
         if sample.actions is None:
             return replace(sample, state=state)
-        return replace(sample, state=state, actions=self.normalized(sample.actions))
+        executed = None if sample.executed is None else self.normalized(sample.executed)
+        return replace(sample, state=state, actions=self.normalized(sample.actions), executed=executed)
 
     def normalized(self, actions: np.ndarray) -> np.ndarray:
         """Actions (..., action) in model space, float32."""

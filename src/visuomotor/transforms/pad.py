@@ -44,6 +44,7 @@ class PadDimensions:
             state=_pad(sample.state, self.state),
             state_mask=_pad(sample.state_mask, self.state),
             actions=None if sample.actions is None else _pad(sample.actions, self.action),
+            executed=None if sample.executed is None else _pad(sample.executed, self.action),
             action_mask=_pad(real, self.action),
         )
 

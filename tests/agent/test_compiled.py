@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from calibrated import body, random_batch
 from tiny_policy import TinyPolicy
 
 from visuomotor.agent import PolicyAgent
 from visuomotor.agent.compiled import CompiledAct
 from visuomotor.errors import VisuomotorError
 from visuomotor.policies.base import Acted
+from visuomotor.policies.diffusion import DiffusionConfig, DiffusionPolicy
 from visuomotor.testing.policies import shape_checks_off
 from visuomotor.types import Observation, Stats
 
@@ -34,6 +37,19 @@ def test_answers_are_those_of_the_plain_policy(
             )
             np.testing.assert_allclose(first.actions, second.actions, atol=1e-5)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_noise_on_the_way_is_that_of_the_plain_policy() -> None:
+    """DDPM draws at every step; with `past` the chunk that is drawn is longer than the answer."""
+    given = {"vision": "none", "guess": 0.0, "sampler": "ddpm", "steps": 3, "temperature": 1.0, "past": 1}
+    tiny = replace(DiffusionConfig.tiny(), **given)
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(tiny, {"one": body("arm")}).eval()
+    batch = random_batch(policy)
+    with torch.no_grad(), shape_checks_off():
+        plain = policy.act(batch, generator=torch.Generator().manual_seed(7))
+        quick = CompiledAct(policy, backend="eager")(batch, torch.Generator().manual_seed(7))
+    torch.testing.assert_close(quick.actions, plain.actions, atol=1e-5, rtol=1e-5)
 
 
 def test_a_prefix_is_answered_by_the_plain_policy(

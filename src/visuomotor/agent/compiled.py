@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -21,9 +23,9 @@ LIMIT = 1e-3
 class CompiledAct:
     """`policy.act` through `torch.compile`, for calls without a prefix; each batch size is compiled once.
 
-    Noise is drawn outside, by the generator, so the numbers are those of the plain call; and what a policy
-    has to think before it acts is thought outside, for how long that takes is no one graph. The first answer
-    is compared with the plain one.
+    Random numbers are those of the plain call: torch's default generator is lent the state of the call's own,
+    which no graph takes as an argument. What a policy has to think before it acts is thought outside, for how
+    long that takes is no one graph. The first answer is compared with the plain one.
 
     Args:
         policy: In evaluation mode.
@@ -43,7 +45,9 @@ class CompiledAct:
         device = next(policy.parameters()).device
         if graphs and device.type != "cuda":
             raise ValueError(f"compile: CUDA graphs need a policy on a GPU, got one on {device}.")
-        how: dict[str, Any] = {"mode": "reduce-overhead"} if graphs else {}
+        how: dict[str, Any] = {}
+        if backend == "inductor":  # its own random numbers are others than torch's
+            how["options"] = {"fallback_random": True, "triton.cudagraphs": graphs}
         self.policy = policy
         self._call = torch.compile(policy.act, backend=backend, fullgraph=True, dynamic=False, **how)
         self._held = False
@@ -54,22 +58,14 @@ class CompiledAct:
         Raises:
             VisuomotorError: The compiled answer is not the plain one.
         """
-        width = max(len(spec.action) for spec in self.policy.bodies.values())
-        if batch.action_mask is not None:  # a family may pad further than its bodies need
-            width = batch.action_mask.shape[-1]
-        shape = (len(batch), self.policy.window.horizon, width)
-        noise = torch.randn(shape, generator=generator, device=generator.device)
         thought = self.policy.think(batch, generator=generator) if context is None else None
         context = thought if context is None else context
-        seed = generator.initial_seed()
-        devices = [noise.device] if noise.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)  # of what a policy draws beside its noise
-            acted = self._call(batch, noise=noise, context=context)
-            if not self._held:
-                torch.manual_seed(seed)
-                self._hold(acted.actions, self.policy.act(batch, noise=noise, context=context).actions)
-                self._held = True
+        with _lent(generator):
+            acted = self._call(batch, context=context)
+        if not self._held:
+            plain = self.policy.act(batch, generator=generator, context=context)
+            self._hold(acted.actions, plain.actions)
+            self._held = True
         return acted if thought is None else replace(acted, text=thought.text)
 
     def _hold(self, found: Tensor, expected: Tensor) -> None:
@@ -80,3 +76,16 @@ class CompiledAct:
                 f"compile: {type(self.policy).__name__} compiled answers actions that differ by {off:.2g} in "
                 f"model space, expected at most {LIMIT:g}. Load the agent without compile=True."
             )
+
+
+@contextmanager
+def _lent(generator: torch.Generator) -> Iterator[None]:
+    """Let torch's default generator go on where `generator` is; afterwards it is as it was."""
+    device = generator.device
+    home = torch if device.type == "cpu" else torch.get_device_module(device)
+    before = home.get_rng_state()
+    home.set_rng_state(generator.get_state())
+    try:
+        yield
+    finally:
+        home.set_rng_state(before)

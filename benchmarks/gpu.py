@@ -3,11 +3,12 @@
     ./run bench gpu [--policies pi0 pi05] [--cameras 2 3] [--modes eager compiled graphs] [--out gpu.json]
     ./run bench gpu --device cpu --tiny        every part on any machine, in seconds
 
-Random bfloat16 weights, ten steps, batch 1, prompts of 20 (pi0) or 60 (pi0.5) words. `compiled` is
-torch.compile, `graphs` the same with CUDA graphs. The roofline is the sum over three phases of the larger of
-compute and memory time: pictures, prefix, and all steps of the flow; `--tflops` and `--bandwidth` say what
-the device can do (defaults: 790 and 4.3, an H200 in bfloat16). Training is one step of forward and backward;
-its share of peak counts three forward passes. The last line is one JSON object.
+Random bfloat16 weights, ten steps, batch 1, prompts of 20 of 48 tokens (pi0) or 60 of 200 (pi0.5).
+`compiled` is an agent's `compile=True`, `graphs` the same with CUDA graphs. The roofline is the sum over
+the three phases (pictures, prefix, all steps of the flow) of the larger of compute and memory time;
+`--tflops` and `--bandwidth` say what the device can do (defaults: 790 and 4.3, an H200 in bfloat16).
+Training is one step of forward and backward; its share of peak counts three forward passes. The last line
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from visuomotor.agent.compiled import CompiledAct
 from visuomotor.nn.weights import unfilled
 from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig
 from visuomotor.policies.pi0 import PI0, PI0Config
@@ -47,14 +50,16 @@ def body(cameras: int, image: int) -> Spec:
 def build(name: str, cameras: int, *, device: str, tiny: bool) -> PI0 | PI05:
     """A policy with random weights in bfloat16."""
     config: Any = {"pi0": PI0Config, "pi05": PI05Config}[name].published()
-    words = WORDS[name]
-    trunk = replace(config.trunk, max_tokens=words)
+    trunk = config.trunk
     if tiny:
         from visuomotor.backbones.paligemma import PaliGemmaConfig
 
         sizes: Any = {"expert_width": 16, "expert_mlp_width": 32, "horizon": 5}
         trunk = PaliGemmaTrunkConfig(
-            paligemma=PaliGemmaConfig.tiny(), max_tokens=words, normalize=trunk.normalize, prompt=trunk.prompt
+            paligemma=PaliGemmaConfig.tiny(),
+            max_tokens=trunk.max_tokens,
+            normalize=trunk.normalize,
+            prompt=trunk.prompt,
         )
         config = replace(config, **sizes)
     image = trunk.paligemma.vision.image
@@ -69,15 +74,20 @@ def build(name: str, cameras: int, *, device: str, tiny: bool) -> PI0 | PI05:
     return policy
 
 
+def words_of(policy: PI0 | PI05) -> int:
+    """Tokens of a prompt; the rest of its columns is padding."""
+    return WORDS["pi05" if isinstance(policy, PI05) else "pi0"]
+
+
 def observed(policy: PI0 | PI05, *, device: str, batch: int = 1) -> Batch:
     """Observations in which everything is there, with chunks to learn."""
     trunk: Any = policy.config.trunk
-    words, numbers = trunk.max_tokens, torch.ones(batch, 32, dtype=torch.bool, device=device)
+    columns, numbers = trunk.max_tokens, torch.ones(batch, 32, dtype=torch.bool, device=device)
     views = next(iter(policy.bodies.values())).cameras
     yes = torch.ones(batch, 1, dtype=torch.bool, device=device)
-    attend = torch.ones(batch, words, dtype=torch.bool, device=device)
+    attend = (torch.arange(columns, device=device) < words_of(policy)).expand(batch, columns)
     size = (batch, 1, views[0].height, views[0].width, 3)
-    ids = torch.randint(0, trunk.paligemma.language.vocabulary, (batch, words), device=device)
+    ids = torch.randint(0, trunk.paligemma.language.vocabulary, (batch, columns), device=device)
     horizon = policy.config.horizon
     return Batch(
         images={v.name: torch.randint(0, 256, size, dtype=torch.uint8, device=device) for v in views},
@@ -105,7 +115,7 @@ def work(policy: PI0 | PI05, cameras: int) -> dict[str, tuple[float, float]]:
     trunk: Any = policy.trunk
     vision, decoder = trunk.paligemma.vision, trunk.decoder
     sight, layers = vision.config, decoder.config.layers
-    patches, words = sight.tokens, trunk.config.max_tokens
+    patches, words = sight.tokens, words_of(policy)
     prefix = cameras * patches + words
     suffix, steps = policy.config.horizon, policy.config.steps
     heads = decoder.config.heads * decoder.config.head_width
@@ -153,7 +163,6 @@ def chunks(name: str, cameras: int, args: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds a chunk in each mode, and the roofline."""
     policy = build(name, cameras, device=args.device, tiny=args.tiny)
     batch = observed(policy, device=args.device)
-    noise = torch.randn(1, policy.config.horizon, 32, device=args.device)
     every = work(policy, cameras)
     phases = {
         phase: 1e3 * max(flops / (1e12 * args.tflops), moved / (1e12 * args.bandwidth))
@@ -165,12 +174,13 @@ def chunks(name: str, cameras: int, args: argparse.Namespace) -> dict[str, Any]:
         "phases_ms": {k: round(v, 3) for k, v in phases.items()},
     }
     for mode in args.modes:
-        act: Callable[..., Any] = policy.act
+        generator = torch.Generator(args.device).manual_seed(0)
+        act = partial(policy.act, generator=generator)
         if mode != "eager":
             torch._dynamo.reset()
-            act = torch.compile(policy.act, mode="reduce-overhead" if mode == "graphs" else "default")
-        with torch.inference_mode():
-            spent = timed(lambda act=act: act(batch, noise=noise), args.device, args.repeats)  # type: ignore[misc]
+            act = partial(CompiledAct(policy, graphs=mode == "graphs"), generator=generator)
+        with torch.no_grad():
+            spent = timed(partial(act, batch), args.device, args.repeats)
         found[mode] = {"ms": round(spent, 2), "share": round(floor / spent, 3)}
         share = f"{100 * floor / spent:5.1f} % of the roofline"
         print(f"{name} {cameras} cameras {mode:9} {spent:8.2f} ms  {share}", flush=True)
@@ -191,7 +201,7 @@ def training(name: str, cameras: int, args: argparse.Namespace) -> dict[str, Any
     every = work(policy, cameras)
     once = every["pictures"][0] + every["prefix"][0] + every["flow"][0] / policy.config.steps
     trunk: Any = policy.trunk
-    tokens = cameras * trunk.config.paligemma.vision.tokens + trunk.config.max_tokens + policy.config.horizon
+    tokens = cameras * trunk.config.paligemma.vision.tokens + words_of(policy) + policy.config.horizon
     share = 3 * once * args.batch / spent / (1e12 * args.tflops)
     rate = args.batch * tokens / spent
     print(f"{name} {cameras} cameras training {rate:10.0f} tokens/s  {100 * share:5.1f} % of peak")

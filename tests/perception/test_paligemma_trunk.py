@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calibrated import armed_body
+import torch
+from calibrated import armed_body, random_batch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from visuomotor.agent import load_policy, save_agent
+from visuomotor.agent.compiled import CompiledAct
 from visuomotor.backbones.paligemma import PaliGemmaConfig
 from visuomotor.backbones.siglip import SigLIPConfig
 from visuomotor.errors import CheckpointError, DataError
 from visuomotor.perception.paligemma_trunk import (
+    PACK,
     PaliGemmaTrunkConfig,
     binned,
     written,
@@ -25,10 +28,11 @@ from visuomotor.policies.pi0 import PI0, PI0Config
 from visuomotor.policies.pi0_fast import PI0FAST, PI0FASTConfig
 from visuomotor.policies.pi05 import PI05, PI05Config
 from visuomotor.testing import check_policy
+from visuomotor.testing.policies import shape_checks_off
 from visuomotor.testing.samples import random_sample, random_stats
 from visuomotor.text.tokenizer import load_tokenizer
 from visuomotor.training.begin import begin_from
-from visuomotor.types import Sample, Window
+from visuomotor.types import Batch, Sample, Window
 
 VOCABULARY = 300
 
@@ -63,6 +67,33 @@ def trunk(tokenizer: str, **changes: object) -> PaliGemmaTrunkConfig:
 def test_pi0_with_paligemma_keeps_the_contract(tokenizer: str) -> None:
     config = replace(PI0Config.tiny(), trunk=trunk(tokenizer), temperature=1.0)
     check_policy(lambda: PI0(config, {"one": armed_body()}), samples=3, compiles=False)
+
+
+@pytest.mark.slow
+def test_a_compiled_call_leaves_out_what_is_not_there(tokenizer: str) -> None:
+    config = replace(PI0Config.tiny(), trunk=trunk(tokenizer), steps=2)
+    torch.manual_seed(0)
+    policy = PI0(config, {"one": armed_body()}).eval()
+    batch = random_batch(policy, 2)
+    assert batch.tokens is not None
+    columns = batch.tokens.ids.shape[1]
+    nowhere = torch.zeros_like(batch.image_mask["wrist"])
+    batch = replace(batch, image_mask={**batch.image_mask, "wrist": nowhere})
+    packed = policy.packed(batch)
+    assert packed.tokens is not None
+    longest = int(batch.tokens.attend.sum(1).max())
+    assert columns == 160 > packed.tokens.ids.shape[1] >= longest
+    assert packed.tokens.ids.shape[1] % PACK == 0
+    assert list(packed.images) == ["front"]
+    with torch.no_grad(), shape_checks_off():
+        plain = policy.act(batch, generator=torch.Generator().manual_seed(0)).actions
+        quick = CompiledAct(policy, backend="eager")
+        given: list[Batch] = []
+        call = quick._call
+        quick._call = lambda batch, **rest: (given.append(batch), call(batch, **rest))[1]
+        found = quick(batch, torch.Generator().manual_seed(0)).actions
+    torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
+    assert list(given[0].images) == ["front"]
 
 
 def test_the_prompts_are_those_of_the_released_code(tokenizer: str) -> None:

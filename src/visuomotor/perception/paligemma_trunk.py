@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,7 +28,7 @@ from visuomotor.transforms.normalize import Mode, Normalize
 from visuomotor.transforms.pad import PadCameras, PadDimensions
 from visuomotor.transforms.prompt import Prompt, cleaned
 from visuomotor.transforms.written_text import Spelling
-from visuomotor.types import Batch, Diet, Sample, Spec, Stats
+from visuomotor.types import Batch, Diet, Sample, Spec, Stats, Tokens
 
 __all__ = ["PaliGemmaTrunk", "PaliGemmaTrunkConfig", "binned", "check_writing"]
 
@@ -36,6 +36,8 @@ Prompting = Literal["instruction", "instruction_and_state", "before_tokens"]
 
 CODES = 128
 """Of shapes, at the end of PaliGemma's vocabulary; actions are counted down from before them."""
+PACK = 32
+"""Columns by which prompts of compiled calls grow."""
 END = 1
 """Id of "<eos>" in PaliGemma's vocabulary."""
 
@@ -259,6 +261,20 @@ class PaliGemmaTrunk(nn.Module):
             )
         )
 
+    def packed(self, batch: Batch) -> Batch:
+        """Without cameras that no sample has, and with a prompt of the next multiple of `PACK` columns."""
+        if batch.tokens is None:
+            return batch
+        longest = int(batch.tokens.attend[:, : self.config.max_tokens].sum(1).max())
+        columns = min(-(-longest // PACK) * PACK, self.config.max_tokens)
+        seen = [view.name for view in self.views if bool(batch.image_mask[view.name][:, -1].any())]
+        return replace(
+            batch,
+            images={name: batch.images[name] for name in seen},
+            image_mask={name: batch.image_mask[name] for name in seen},
+            tokens=Tokens(**{name: part[:, :columns] for name, part in vars(batch.tokens).items()}),
+        )
+
     def observe(self, batch: Batch) -> Seen:
         """What is observed while acting."""
         state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
@@ -278,7 +294,9 @@ class PaliGemmaTrunk(nn.Module):
         most = self.config.max_tokens  # what a family writes behind the prompt is its own
         ids, attend = batch.tokens.ids[:, :most], batch.tokens.attend[:, :most]
         names = [view.name for view in self.views]
-        if not torch.compiler.is_compiling():  # exact: what is masked takes no place and no position
+        if torch.compiler.is_compiling():
+            names = [name for name in names if name in batch.image_mask]  # see `packed`
+        else:  # exact: what is masked takes no place and no position
             names = [name for name in names if bool(batch.image_mask[name][:, -1].any())]
             longest = int(attend.sum(1).max())
             ids, attend = ids[:, :longest], attend[:, :longest]

@@ -299,6 +299,10 @@ class SightTrunk(nn.Module):
             raise ValueError("trunk: it writes nothing. Build it with words=... or text=... in its config.")
         return self.words
 
+    def packed(self, batch: Batch) -> Batch:
+        """The batch: its tokens are few, and all there."""
+        return batch
+
     def observe(self, batch: Batch) -> Seen:
         """What is observed while acting."""
         batch, past = self._read(batch)

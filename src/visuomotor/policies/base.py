@@ -191,6 +191,14 @@ class Policy(nn.Module, ABC):
         """The slow part, if the family has one; None otherwise."""
         return None
 
+    def packed(self, batch: Batch) -> Batch:
+        """Observations without what none of them has, where leaving it out changes no answer of `act`.
+
+        A compiled graph cannot look which cameras and words are there. It is given this, which comes in few
+        sizes, and is compiled once for each.
+        """
+        return batch
+
     @property
     def embodiments(self) -> tuple[str, ...]:
         """Body names in the order of `Batch.embodiment`."""

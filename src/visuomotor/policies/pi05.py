@@ -241,6 +241,10 @@ class PI05(Policy):
         """What its trunk asks for."""
         return self.trunk.diet
 
+    def packed(self, batch: Batch) -> Batch:
+        """As its trunk packs it."""
+        return self.trunk.packed(batch)
+
     def load_pretrained(self) -> None:
         """What its trunk begins with."""
         self.trunk.load_pretrained()

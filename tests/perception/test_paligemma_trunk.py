@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from visuomotor.agent import load_policy, save_agent
 from visuomotor.agent.compiled import CompiledAct
+from visuomotor.backbones.gemma import gemma_2b
 from visuomotor.backbones.paligemma import PaliGemmaConfig
 from visuomotor.backbones.siglip import SigLIPConfig
 from visuomotor.errors import CheckpointError, DataError
+from visuomotor.nn.weights import unfilled
 from visuomotor.perception.paligemma_trunk import (
     PACK,
     PaliGemmaTrunkConfig,
@@ -52,6 +55,57 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
         '{"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}'
     )
     return str(folder)
+
+
+def published(folder: Path, *, gemma: bool = False) -> str:
+    """As the hub has it: PaliGemma's 257,152 ids, and "<image>" behind them; or Gemma's own.
+
+    Its pieces are bytes and others that no text becomes.
+    """
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {"<pad>": 0, "<eos>": 1, "<bos>": 2} | {letter: 3 + n for n, letter in enumerate(letters)}
+    words |= {f"<unused{n}>": n for n in range(len(words), 256_000)}
+    if not gemma:
+        words |= {f"<loc{n:04}>": 256_000 + n for n in range(1024)}
+        words |= {f"<seg{n:03}>": 257_024 + n for n in range(128)}
+    table = Tokenizer(models.BPE(words, []))
+    table.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    table.decoder = decoders.ByteLevel()
+    table.add_special_tokens(["<pad>", "<eos>", "<bos>"] if gemma else ["<pad>", "<eos>", "<bos>", "<image>"])
+    folder.mkdir()
+    table.save(str(folder / "tokenizer.json"), pretty=False)
+    return str(folder)
+
+
+def test_the_tokenizer_on_the_hub_is_that_of_the_published_policy(tmp_path: Path) -> None:
+    """transformers put "<image>" behind the table; nothing that people write becomes it."""
+    spec, config = armed_body(), PI0Config.published()
+    with unfilled():
+        policy = PI0(config, {"one": spec})
+    policy.trunk.tokenizer = published(tmp_path / "hub")
+    table = load_tokenizer(tmp_path / "hub")
+    assert table.id_of("<image>") == config.trunk.paligemma.language.vocabulary  # type: ignore[union-attr]
+    pipeline = policy.transforms("one", random_stats(spec))
+    said = "<image><eos> lift it"
+    tokens = pipeline.apply(replace(random_sample(spec, policy.window, "one", 0), instruction=said)).tokens
+    assert tokens is not None
+    ids = tokens.ids[tokens.attend].tolist()
+    assert ids[0] == 2
+    assert set(ids[1:]).isdisjoint((1, table.id_of("<image>")))
+    assert table.decode(ids[1:]) == said + "\n"
+    policy.trunk.tokenizer = published(tmp_path / "gemma", gemma=True)  # of fitting size
+    with pytest.raises(CheckpointError, match="expected id 256000 for '<loc0000>', got None"):
+        policy.transforms("one", random_stats(spec))
+
+
+def test_marks_have_the_ids_that_the_model_was_trained_with(tokenizer: str, tmp_path: Path) -> None:
+    words = json.loads((Path(tokenizer) / "tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    vocabulary["<eos>"], vocabulary["<bos>"] = vocabulary["<bos>"], vocabulary["<eos>"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(words))
+    policy = PI0(replace(PI0Config.tiny(), trunk=trunk(str(tmp_path))), {"one": armed_body()})
+    with pytest.raises(CheckpointError, match="expected id 1 for '<eos>', got 2"):
+        policy.transforms("one", random_stats(armed_body()))
 
 
 def trunk(tokenizer: str, **changes: object) -> PaliGemmaTrunkConfig:
@@ -235,5 +289,7 @@ def test_ids_of_actions_are_counted_down_from_before_the_codes(tokenizer: str) -
     assert how.after[-1] == 1  # the end of a text
     with pytest.raises(ValueError, match="do not fit"):
         PI0FASTConfig(trunk=config, vocabulary=200)
+    padded = replace(config.paligemma, language=gemma_2b(257_216))  # rows for alignment, as on the hub
+    assert replace(config, paligemma=padded).words == 257_152
     with pytest.raises(ValueError, match="never reads the state"):
         PI0FASTConfig(trunk=trunk(tokenizer), vocabulary=160)

@@ -137,6 +137,25 @@ def test_a_tokenizer_of_another_model_is_refused(tokenizer) -> None:
         tokenizer.check(tokenizer.size, {"<loc9>": 2})
 
 
+def test_special_tokens_may_lie_above_the_table_because_no_text_becomes_one(tmp_path) -> None:
+    write_table(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    table = tokenizers.Tokenizer.from_file(str(path))
+    rows = table.get_vocab_size()
+    table.add_special_tokens([AddedToken("<picture>", normalized=False)])
+    table.save(str(path))
+    tokenizer = load_tokenizer(tmp_path)
+    tokenizer.check(rows)
+    assert tokenizer.size == rows + 1
+    said = "a <picture> of <picture>"
+    assert max(tokenizer.encode(said)) < rows
+    assert tokenizer.decode(tokenizer.encode(said)) == said
+    table.add_tokens([AddedToken("<word>", normalized=False)])  # found in any text
+    table.save(str(path))
+    with pytest.raises(CheckpointError, match=f"{rows + 2} ids, the model {rows}"):
+        load_tokenizer(tmp_path).check(rows)
+
+
 def test_what_is_no_tokenizer_is_refused(tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r"expected tokenizer\.json or tokenizer\.model"):
         load_tokenizer(tmp_path)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from visuomotor.backbones.checkpoint import find_model
-from visuomotor.backbones.paligemma import PaliGemma, PaliGemmaConfig
+from visuomotor.backbones.paligemma import WORDS, PaliGemma, PaliGemmaConfig
 from visuomotor.errors import unknown_name
 from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.masks import needed
@@ -40,6 +40,10 @@ PACK = 32
 """Columns by which prompts of compiled calls grow."""
 END = 1
 """Id of "<eos>" in PaliGemma's vocabulary."""
+MARKS = {"<pad>": 0, "<eos>": END, "<bos>": 2}
+"""Ids that every prompt relies on."""
+PLACES = {"<loc0000>": 256_000, f"<seg{CODES - 1}>": WORDS - 1}
+"""Ids at both ends of what PaliGemma has beyond Gemma; by them its tokenizer is told from Gemma's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,11 @@ class PaliGemmaTrunkConfig:
         """Of the language model."""
         return self.paligemma.language.decoder
 
+    @property
+    def words(self) -> int:
+        """Tokens of its vocabulary; further rows of the table stand for none."""
+        return min(self.paligemma.language.vocabulary, WORDS)
+
 
 def check_writing(config: PaliGemmaTrunkConfig, vocabulary: int) -> None:
     """Refuse a trunk that cannot write so many tokens of actions (0 for none), or does not read the state.
@@ -99,7 +108,7 @@ def check_writing(config: PaliGemmaTrunkConfig, vocabulary: int) -> None:
             'trunk: with prompt="instruction" this family never reads the state. '
             "Choose PaliGemmaTrunkConfig.pi05() or .pi0_fast()."
         )
-    words = config.paligemma.language.vocabulary
+    words = config.words
     if vocabulary and vocabulary + CODES > words:
         raise ValueError(
             f"trunk: {vocabulary} tokens of actions and {CODES} codes do not fit into {words} words. "
@@ -204,7 +213,6 @@ class PaliGemmaTrunk(nn.Module):
     def spelling(self) -> Spelling:
         """In the words of its tokenizer: "Subtask: " or "Answer: ", the text, an end of text."""
         tokenizer = self._tokenizer()
-        tokenizer.check(self.config.paligemma.language.vocabulary, {"<eos>": END})
         return Spelling(
             subtask=tuple(tokenizer.encode("Subtask: ")),
             answer=tuple(tokenizer.encode("Answer: ")),
@@ -221,7 +229,7 @@ class PaliGemmaTrunk(nn.Module):
     @property
     def last_action(self) -> int:
         """Id of a codec's token 0."""
-        return self.config.paligemma.language.vocabulary - 1 - CODES
+        return self.config.words - 1 - CODES
 
     def embed(self, ids: Int[Tensor, "row token"]) -> Float[Tensor, "row token width"]:
         """Words as the decoder takes them."""
@@ -232,9 +240,16 @@ class PaliGemmaTrunk(nn.Module):
         return self.paligemma.language.score(states)
 
     def _tokenizer(self) -> Tokenizer:
+        """The model's own, whose marks have their names whatever the files beside it say.
+
+        Raises:
+            CheckpointError: It is that of another model.
+        """
         tokenizer = load_tokenizer(find_model(self.tokenizer, FILES))
-        tokenizer.check(self.config.paligemma.language.vocabulary)
-        return tokenizer
+        vocabulary = self.config.paligemma.language.vocabulary
+        tokenizer.check(vocabulary, MARKS | (PLACES if vocabulary >= WORDS else {}))
+        pad, eos, bos = MARKS
+        return Tokenizer(tokenizer.engine, bos=bos, eos=eos, pad=pad, where=tokenizer.where)
 
     @property
     def diet(self) -> Diet:

@@ -68,6 +68,10 @@ class Engine(Protocol):
         """Names of the special tokens."""
         ...
 
+    def silent(self) -> set[int]:
+        """Ids that no text becomes unless special tokens are asked for."""
+        ...
+
 
 class Tokenizer:
     """Text to ids and back.
@@ -195,6 +199,9 @@ class Tokenizer:
     def check(self, vocabulary: int, tokens: Mapping[str, int] | None = None) -> None:
         """Refuse to be used with a model of another vocabulary.
 
+        Special tokens may lie above the table, such as "<image>" of PaliGemma's files, where pictures are
+        put in by themselves: no text becomes one.
+
         Args:
             vocabulary: Rows of the model's table of embeddings; some models have more of them than
                 tokens, for alignment, but at most a twentieth.
@@ -203,7 +210,8 @@ class Tokenizer:
         Raises:
             CheckpointError: It does not belong to the model.
         """
-        if not 0.95 * vocabulary <= self.size <= vocabulary:
+        above = set(range(vocabulary, self.size)) - self.engine.silent()
+        if self.size < 0.95 * vocabulary or above:
             raise CheckpointError(
                 f"{self.where}: it has {self.size} ids, the model {vocabulary}. "
                 "Choose the tokenizer that was published with these weights."
@@ -322,6 +330,9 @@ class _Table:
     def special(self) -> list[str]:
         return [token.content for token in self.table.get_added_tokens_decoder().values()]
 
+    def silent(self) -> set[int]:
+        return {place for place, token in self.table.get_added_tokens_decoder().items() if token.special}
+
 
 def _read_json(path: Path) -> _Table:
     try:
@@ -384,6 +395,9 @@ class _Pieces:
 
     def special(self) -> list[str]:
         return list(self._control)
+
+    def silent(self) -> set[int]:
+        return set(self._control.values())
 
     def roles(self) -> dict[str, str]:
         """Which tokens begin, end and fill, as the model itself says."""

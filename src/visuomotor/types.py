@@ -451,7 +451,7 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """Statistics of one data set, feature by feature ("state", "action").
+    """Statistics of one data set, feature by feature ("state", "action", or what a policy makes of it).
 
     Attributes:
         source: Which data set they came from.

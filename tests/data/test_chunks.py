@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 
 from visuomotor.codecs.base import DecodeFailure
-from visuomotor.data.chunks import action_chunks, fit_fast
+from visuomotor.data import chunks as chunks_module
+from visuomotor.data.chunks import action_chunks, fit_fast, relative_summary
 from visuomotor.data.frames import VideoFrames
+from visuomotor.data.labels import ChunkLabels
 from visuomotor.data.reader import LeRobotReader
 from visuomotor.data.synthetic import make_dataset
 from visuomotor.data.windows import Windows
 from visuomotor.errors import DataError
 from visuomotor.transforms.normalize import Normalize
+from visuomotor.transforms.relative import RelativeActions
 from visuomotor.types import Window
 
 
@@ -58,3 +61,37 @@ def test_the_normalization_is_that_of_the_policy_and_chunks_are_thinned(reader: 
 def test_no_data_set_is_refused() -> None:
     with pytest.raises(DataError, match="one width"):
         fit_fast([], horizon=2)
+
+
+def test_statistics_of_relative_actions_are_those_of_what_a_policy_learns(reader: LeRobotReader) -> None:
+    relative = RelativeActions(action=(0, 1), state=(1, 0))
+    windows = Windows(reader, VideoFrames(reader), Window(horizon=5), "set")
+    samples = [relative.apply(windows.blind(tick)) for tick in range(len(windows))]
+    learned = np.concatenate([sample.actions[sample.horizon_mask] for sample in samples]).astype(np.float64)
+    found = relative_summary(reader, 5, relative)
+    assert found.count == len(learned) == 5 * len(windows) - 10 * len(reader.episodes)
+    for name, expected in (
+        ("mean", learned.mean(0)),
+        ("std", learned.std(0)),
+        ("min", learned.min(0)),
+        ("q99", np.quantile(learned, 0.99, axis=0)),
+    ):
+        np.testing.assert_allclose(getattr(found, name), expected, atol=1e-12)
+    assert (found.min[:2] < reader.stats["action"].min[:2] - 0.1).all()  # not those of the actions
+
+
+def test_statistics_of_relative_labels_are_those_of_what_is_known(
+    reader: LeRobotReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, ticks = np.random.default_rng(0), len(reader)
+    labels = ChunkLabels(
+        actions=generator.normal(size=(ticks, 2, 3)).astype(np.float32),
+        length=np.arange(ticks) % 3,
+        by_expert=np.ones(ticks, bool),
+    )
+    monkeypatch.setattr(chunks_module, "find_labels", lambda *_: labels)
+    found = relative_summary(reader, 2, RelativeActions(action=(2,), state=(0,)))
+    moved = labels.actions - np.array([0, 0, 1]) * reader.state[:, None, :1]
+    known = np.concatenate([moved[tick, : labels.length[tick]] for tick in range(ticks)])
+    np.testing.assert_allclose(found.mean, known.mean(0), atol=1e-6)
+    np.testing.assert_allclose(found.max, known.max(0), atol=1e-6)

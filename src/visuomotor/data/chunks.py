@@ -1,4 +1,4 @@
-"""Every chunk of actions of a data set, and the codec fitted on them."""
+"""Every chunk of actions of a data set, how they are spread, and the codec fitted on them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from jaxtyping import Float32
 from visuomotor.codecs.fast import FAST
 from visuomotor.data.labels import find_labels
 from visuomotor.data.reader import LeRobotReader
+from visuomotor.data.stats import summarize
 from visuomotor.errors import DataError
 from visuomotor.transforms.normalize import Normalize
+from visuomotor.transforms.relative import RelativeActions
+from visuomotor.types import Summary
 
-__all__ = ["action_chunks", "fit_fast"]
+__all__ = ["action_chunks", "fit_fast", "relative_summary"]
 
 
 def action_chunks(
@@ -38,6 +41,37 @@ def action_chunks(
     last = np.repeat(ends, lengths)[rows] - 1
     ticks = np.minimum(rows[:, None] + np.arange(horizon), last[:, None])  # tick -> tick horizon
     return reader.actions[ticks]
+
+
+def relative_summary(reader: LeRobotReader, horizon: int, relative: RelativeActions) -> Summary:
+    """Spread of the actions of all chunks of a data set, measured as a policy learns them.
+
+    Every action of every chunk counts, as in the released code of pi0, so that all numbers of the horizon
+    have one scale; but what is past the end of an episode, and so no lesson, does not.
+
+    Args:
+        reader: The data set.
+        horizon: Ticks of a chunk.
+        relative: Which numbers are measured from the state.
+    """
+    lengths = np.array([episode.length for episode in reader.episodes])
+    end = np.repeat(np.cumsum(lengths), lengths)[:, None]
+    ahead = np.arange(len(reader))[:, None] + np.arange(horizon)  # tick horizon
+    labels = find_labels(reader, horizon)
+    real = ahead < end if labels is None else np.arange(horizon) < labels.length[:, None]
+    origins = dict(zip(relative.action, relative.state, strict=True))
+    parts = []
+    for number in range(len(reader.spec.action)):  # one at a time: chunks take much memory
+        if labels is None:
+            values = reader.actions[np.minimum(ahead, end - 1), number]
+        else:
+            values = labels.actions[:, :, number]
+        if number in origins:
+            values = values - reader.state[:, origins[number], None]
+        parts.append(summarize(values[real][:, None]))
+    names = ("mean", "std", "min", "max", "q01", "q99")
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Summary(**joined, count=parts[0].count)
 
 
 def fit_fast(

@@ -27,6 +27,7 @@ from visuomotor.transforms.base import Pipeline
 from visuomotor.transforms.normalize import Mode, Normalize
 from visuomotor.transforms.pad import PadCameras, PadDimensions
 from visuomotor.transforms.prompt import Prompt, cleaned
+from visuomotor.transforms.relative import RELATIVE, RelativeActions, relative_joints
 from visuomotor.transforms.written_text import Spelling
 from visuomotor.types import Batch, Diet, Sample, Spec, Stats, Tokens
 
@@ -65,6 +66,9 @@ class PaliGemmaTrunkConfig:
     """Padded numbers of an action."""
     normalize: Mode = "mean_std"
     """How states and actions are brought to numbers around 0."""
+    relative_joints: bool = False
+    """Whether commanded joints are measured from the current state, as most released policies have them;
+    a gripper stays absolute."""
     prompt: Prompting = "instruction"
     """What the prompt says: the instruction alone, as in pi0; also the state, as in pi0.5; or, as in
     pi0-FAST, both in lower case and without what announces actions, which is then written. A question
@@ -160,7 +164,8 @@ class PaliGemmaTrunk(nn.Module):
         horizon: Ticks of a chunk.
 
     Raises:
-        ValueError: A body has more cameras, state or action numbers than the config has room for.
+        ValueError: A body has more cameras, state or action numbers than the config has room for, or joints
+            that are to be relative and are not in its state.
     """
 
     def __init__(self, config: PaliGemmaTrunkConfig, bodies: Mapping[str, Spec], *, horizon: int) -> None:
@@ -175,6 +180,7 @@ class PaliGemmaTrunk(nn.Module):
             )
         for spec in bodies.values():
             PadDimensions(spec, state=config.state, action=config.action)  # refuses what does not fit
+            self.relative(spec)
         self.paligemma = PaliGemma(config.paligemma)
 
     @property
@@ -261,13 +267,20 @@ class PaliGemmaTrunk(nn.Module):
         """None: it reads the instruction itself."""
         return None
 
+    def relative(self, spec: Spec) -> RelativeActions | None:
+        """What its pipeline measures from the state; None if actions stay absolute."""
+        return relative_joints(spec) if self.config.relative_joints else None
+
     def pipeline(self, spec: Spec, stats: Stats, sentences: SentenceCache | None) -> Pipeline:
-        """Normalization, prompt, padding."""
+        """Relative joints, normalization, prompt, padding."""
         config = self.config
         tokenizer = self._tokenizer()
+        relative = self.relative(spec)
+        action = stats["action" if relative is None else RELATIVE]
         return Pipeline(
             (
-                Normalize(state=stats["state"], action=stats["action"], mode=config.normalize),
+                *(() if relative is None else (relative,)),
+                Normalize(state=stats["state"], action=action, mode=config.normalize),
                 Prompt(
                     tokenizer, PROMPTS[config.prompt], config.max_tokens
                 ),  # of the real numbers, so before padding

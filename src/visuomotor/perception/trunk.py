@@ -28,6 +28,12 @@ from visuomotor.perception.sight import Sight, SightConfig
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.text.vocabulary import Vocabulary
 from visuomotor.transforms.base import Pipeline
+from visuomotor.transforms.relative import (
+    RELATIVE,
+    RelativeActions,
+    relative_joints,
+    with_relative_joints,
+)
 from visuomotor.transforms.written_text import Spelling
 from visuomotor.types import Batch, Diet, Spec, Stats
 
@@ -123,6 +129,8 @@ class SightTrunkConfig:
     """Cells of a state's numbers, each of which is then a token of its own, too; 0 for no such tokens."""
     guess: float = 10.0
     """Weight of a first guess of the chunk by regression, of which experts model what is left; 0 for none."""
+    relative_joints: bool = False
+    """Whether commanded joints are measured from the current state; a gripper stays absolute."""
     pretrained: Literal["smollm2"] | None = None
     """Published language model whose first layers the decoder begins with; None for new weights."""
 
@@ -190,12 +198,17 @@ class SightTrunk(nn.Module):
         config: Sizes.
         bodies: Data-set key to body.
         horizon: Ticks of a chunk.
+
+    Raises:
+        ValueError: Joints are to be relative, and a body has none, or does not tell them in its state.
     """
 
     def __init__(self, config: SightTrunkConfig, bodies: Mapping[str, Spec], *, horizon: int) -> None:
         super().__init__()
         self.config = config
         self.horizon = horizon
+        for spec in bodies.values():
+            self.relative(spec)  # refuses a body without joints
         self._narrow = len({len(spec.state) for spec in bodies.values()}) > 1  # some states are padded
         self.sight = Sight(config.sight, bodies, language=config.language)
         self.enter = nn.Linear(self.sight.width, config.tokens * config.decoder.width)
@@ -254,9 +267,18 @@ class SightTrunk(nn.Module):
         """Which frozen encoder the pipeline needs, if any."""
         return self.sight.language.encoder
 
+    def relative(self, spec: Spec) -> RelativeActions | None:
+        """What its pipeline measures from the state; None if actions stay absolute."""
+        return relative_joints(spec) if self.config.relative_joints else None
+
     def pipeline(self, spec: Spec, stats: Stats, sentences: SentenceCache | None) -> Pipeline:
-        """That of the shared sight."""
-        return self.sight.pipeline(spec, stats, sentences)
+        """That of the shared sight, behind relative joints if they are asked for."""
+        relative = self.relative(spec)
+        if relative is None:
+            return self.sight.pipeline(spec, stats, sentences)
+        measured = replace(stats, features={**stats.features, "action": stats[RELATIVE]})
+        seen = self.sight.pipeline(with_relative_joints(spec), measured, sentences)
+        return Pipeline((relative, *seen.transforms))
 
     def writing(self) -> Writing:
         """The last word of its table begins a chunk; the others are the tokens of a codec."""

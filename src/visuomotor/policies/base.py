@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from visuomotor.losses import Loss, Term
 from visuomotor.transforms.base import Pipeline
+from visuomotor.transforms.relative import RelativeActions
 from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
 if TYPE_CHECKING:
@@ -139,6 +140,17 @@ class Policy(nn.Module, ABC):
         """
         raise ValueError(f"policy: {type(self).__name__} has nothing to fit to data.")
 
+    def relative(self, key: str) -> RelativeActions | None:
+        """How the pipeline of a data set measures actions from the state; None if it leaves them absolute.
+
+        Its statistics then have the feature `visuomotor.transforms.relative.RELATIVE`, in the place of
+        "action".
+
+        Args:
+            key: A key of `bodies`.
+        """
+        return None
+
     def load_pretrained(self) -> None:
         """Read published weights that the config names, if any, into a new policy that is to be trained."""
 
@@ -148,7 +160,7 @@ class Policy(nn.Module, ABC):
 
         Args:
             key: A key of `bodies`; an unknown one is a `ValueError`.
-            stats: Statistics of that data set; a missing feature is a `DataError`.
+            stats: Statistics of that data set; a missing feature is a `DataError`. See `relative`.
             sentences: Encoded instructions, for families that read them frozen.
         """
 

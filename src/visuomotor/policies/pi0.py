@@ -53,6 +53,7 @@ from visuomotor.perception.trunks import TrunkConfig, build_trunk
 from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
+from visuomotor.transforms.relative import RelativeActions
 from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
 __all__ = ["PI0", "PI0Config", "load_released", "released_names"]
@@ -223,6 +224,10 @@ class PI0(Policy):
     def experts(self) -> Sequence[Decoder]:
         """Trunk and action expert."""
         return self.trunk.decoder, self.expert
+
+    def relative(self, key: str) -> RelativeActions | None:
+        """What its trunk measures from the state."""
+        return self.trunk.relative(self.check_key(key))
 
     def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
         """The pipeline of its trunk."""

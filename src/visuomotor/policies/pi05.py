@@ -62,6 +62,7 @@ from visuomotor.text.sentences import SentenceCache
 from visuomotor.text.vocabulary import Vocabulary
 from visuomotor.transforms.action_tokens import ActionTokens, behind
 from visuomotor.transforms.base import Pipeline
+from visuomotor.transforms.relative import RelativeActions
 from visuomotor.transforms.written_text import Spelling, Text, WrittenText, text_of, trimmed
 from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
@@ -299,6 +300,10 @@ class PI05(Policy):
     def _texts(self) -> int:
         """Columns of a batch's tokens that hold texts, behind the prompt."""
         return self.config.text_tokens if self.config.writes else 0
+
+    def relative(self, key: str) -> RelativeActions | None:
+        """What its trunk measures from the state."""
+        return self.trunk.relative(self.check_key(key))
 
     def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
         """The pipeline of its trunk; then texts and, of an insulated policy, chunks as tokens, if fitted."""

@@ -45,6 +45,7 @@ from visuomotor.policies.base import Acted, Context, Policy, continued
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.action_tokens import ActionTokens, announced, behind, written_ids
 from visuomotor.transforms.base import Pipeline
+from visuomotor.transforms.relative import RelativeActions
 from visuomotor.types import Batch, Diet, Spec, Stats, Window
 
 __all__ = ["PI0FAST", "PI0FASTConfig", "load_released", "released_names"]
@@ -143,6 +144,10 @@ class PI0FAST(Policy):
         config = self.config
         codec = FAST.fit(chunks, scale=config.scale, vocabulary=config.vocabulary)
         return replace(config, codec=codec.to_json())
+
+    def relative(self, key: str) -> RelativeActions | None:
+        """What its trunk measures from the state."""
+        return self.trunk.relative(self.check_key(key))
 
     def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
         """The pipeline of its trunk, and chunks as tokens once there is a codec."""

@@ -22,6 +22,7 @@ from visuomotor.testing.leaks import changes_that_must_not_matter
 from visuomotor.testing.samples import random_observation, random_sample, random_stats
 from visuomotor.text.sentences import SentenceCache
 from visuomotor.transforms.base import Pipeline
+from visuomotor.transforms.relative import RELATIVE
 from visuomotor.types import Batch, Sample, Stats, Tokens
 
 __all__ = ["check_policy", "shape_checks_off"]
@@ -158,7 +159,8 @@ def _check_pipelines(case: _Case) -> None:
             error <= 0.01 * spread,
             f"its pipeline does not bring actions back: off by {error:.2g}, they span {spread:.2g}.",
         )
-        for feature in ("state", "action"):
+        needed = "action" if case.policy.relative(sample.key) is None else RELATIVE
+        for feature in ("state", needed):
             stats = random_stats(spec)
             rest = {name: summary for name, summary in stats.features.items() if name != feature}
             message = f"transforms() accepts statistics without {feature!r}; expected a DataError."

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from visuomotor.transforms.relative import RELATIVE
 from visuomotor.types import Dimension, Observation, Sample, Spec, Stats, Summary, Window
 
 __all__ = ["SENTENCES", "SUBTASKS", "random_observation", "random_sample", "random_stats", "random_values"]
@@ -69,7 +70,7 @@ def random_sample(spec: Spec, window: Window, key: str, number: int, *, seed: in
 
 
 def random_stats(spec: Spec, *, seed: int = 0) -> Stats:
-    """Statistics of what `random_values` draws."""
+    """Statistics of what `random_values` draws; those of relative actions are as if they were absolute."""
     generator = np.random.default_rng(seed)
 
     def summarize(dimensions: Sequence[Dimension]) -> Summary:
@@ -84,4 +85,5 @@ def random_stats(spec: Spec, *, seed: int = 0) -> Stats:
             count=len(values),
         )
 
-    return Stats(source="random", features={"state": summarize(spec.state), "action": summarize(spec.action)})
+    state, action = summarize(spec.state), summarize(spec.action)
+    return Stats(source="random", features={"state": state, "action": action, RELATIVE: action})

@@ -26,11 +26,11 @@ from visuomotor.text.sentences import SentenceCache
 from visuomotor.training.begin import Beginning, begin_from
 from visuomotor.training.checkpoint import refuse_foreign
 from visuomotor.training.config import TrainConfig
-from visuomotor.training.fitting import normalized_chunks
+from visuomotor.training.fitting import normalized_chunks, policy_stats
 from visuomotor.training.group import Parallel, open_group
 from visuomotor.training.loop import Progress, TrainReport, train
 from visuomotor.training.selection import choose_trained
-from visuomotor.types import Batch, Spec
+from visuomotor.types import Batch, Spec, Stats
 
 __all__ = ["build_policy", "save_untrained", "train_from_folder"]
 
@@ -191,7 +191,8 @@ def train_from_folder(
             if sentences is not None:
                 _warm(model, sentences, films, cache, preparing)
             sources = [_decode(film, cache, frames, preparing) for film in films]
-        load = partial(_load, model, sources, sentences, config)
+        stats = {source.key: policy_stats(model, source.key, source.reader) for source in sources}
+        load = partial(_load, model, sources, stats, sentences, config)
         how = {"diet": model.diet, "prefetch": _AHEAD, "workers": workers, "stride": group.ranks}
         loader = stack.enter_context(load("train", **how))
         validation: list[Batch] = []
@@ -204,7 +205,7 @@ def train_from_folder(
             loader,
             config=config,
             folder=out,
-            stats={source.key: source.reader.stats for source in sources},
+            stats=stats,
             data={name: told for source in sources for name, told in source.origins(model).items()},
             sentences=sentences,
             instruction=next(iter(sources[0].reader.tasks)),
@@ -219,6 +220,7 @@ def train_from_folder(
 def _load(
     policy: Policy,
     sources: Sequence[_Source],
+    stats: Mapping[str, Stats],
     sentences: SentenceCache | None,
     config: TrainConfig,
     part: str,
@@ -229,7 +231,7 @@ def _load(
     samples = [one for some in every for one in some if len(one)]
     return Loader(
         samples,
-        {s.key: policy.transforms(s.key, s.reader.stats, sentences) for s in sources},
+        {s.key: policy.transforms(s.key, stats[s.key], sentences) for s in sources},
         batch_size=config.batch_size // config.accumulate,
         seed=config.seed,
         embodiments=policy.embodiments,
@@ -285,7 +287,7 @@ def save_untrained(
     return save_agent(
         out,
         model,
-        {source.key: source.reader.stats for source in sources},
+        {source.key: policy_stats(model, source.key, source.reader) for source in sources},
         data={source.key: source.origin() for source in sources},
         sentences=open_sentences(model, text_path),
         instruction=next(iter(sources[0].reader.tasks)),
@@ -319,7 +321,7 @@ def _build(
     windows = {
         s.key: Windows(s.reader, s.store, model.window, s.key, _split(s, hold_out)["train"]) for s in sources
     }
-    stats = {source.key: source.reader.stats for source in sources}
+    stats = {source.key: policy_stats(model, source.key, source.reader) for source in sources}
     chunks = normalized_chunks(model, windows, stats, open_sentences(model, text_path))
     texts = {text for source in sources for text in source.texts(model)}
     return build_policy(name, model.fitted(chunks, texts), bodies, seed=seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from visuomotor.codecs.fast import FAST
 from visuomotor.data.collate import collate
 from visuomotor.errors import DataError
 from visuomotor.nn.mixture import Segment, run
+from visuomotor.nn.weights import unfilled
+from visuomotor.policies.base import Policy
 from visuomotor.policies.pi0_fast import PI0FAST, PI0FASTConfig
+from visuomotor.policies.pi05 import PI05, PI05Config
 from visuomotor.testing import check_policy
 from visuomotor.testing.samples import random_sample, random_stats
 from visuomotor.transforms.action_tokens import behind
@@ -106,7 +110,38 @@ def test_a_policy_without_codec_says_what_to_do() -> None:
         policy.act(random_batch(policy, 3))
 
 
-def test_a_codec_of_other_chunks_is_refused() -> None:
-    codec = FAST.fit(np.random.default_rng(0).uniform(-1, 1, (20, 5, 3)), vocabulary=256).to_json()
-    with pytest.raises(ValueError, match="fitted to chunks of 5 x 3"):
-        PI0FAST(replace(PI0FASTConfig.tiny(), codec=codec), BODIES)
+def codec(horizon: int = 4, action: int = 3, vocabulary: int = 256) -> dict[str, Any]:
+    """With as many tokens as asked for: everything comes twice."""
+    shape = (6_000 // (horizon * action), horizon, action)
+    chunks = np.random.default_rng(0).uniform(-1, 1, shape)
+    return FAST.fit(np.concatenate([chunks, chunks]), vocabulary=vocabulary).to_json()
+
+
+@pytest.mark.parametrize("family", ["pi0-FAST", "pi0.5"])
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"horizon": 5}, "fitted to chunks of 5 x 3, the policy's are 4 x 3. Fit it anew: codec=None"),
+        ({"action": 2}, "fitted to chunks of 4 x 2, the policy's are 4 x 3"),
+        ({"vocabulary": 300}, r"has 300 tokens, the policy writes at most 256\. Set vocab"),
+    ],
+)
+def test_a_codec_that_does_not_fit_is_refused(family: str, made: dict[str, Any], message: str) -> None:
+    def build(codec: dict[str, Any] | None) -> Policy:
+        if family == "pi0-FAST":
+            return PI0FAST(replace(PI0FASTConfig.tiny(), codec=codec), BODIES)
+        tiny = PI05Config.tiny()
+        changed = replace(tiny, trunk=replace(tiny.trunk, words=257), vocabulary=256, codec=codec)
+        return PI05(replace(changed, insulated=True), BODIES)
+
+    assert not build(codec()).unfitted
+    with pytest.raises(ValueError, match=f"{family}: the codec .*{message}"):
+        build(codec(**made))
+
+
+def test_the_published_policy_takes_a_codec_of_the_size_of_the_published_one() -> None:
+    config = PI0FASTConfig.published()
+    plus = codec(config.horizon, config.trunk.action, vocabulary=2048)  # type: ignore[union-attr]
+    with unfilled():
+        policy = PI0FAST(replace(config, codec=plus), BODIES)
+    assert policy.required.vocabulary == 2048

@@ -140,6 +140,29 @@ class FAST:
             limits=(chunks.min(axis=(0, 1)), chunks.max(axis=(0, 1))),
         )
 
+    def check(self, family: str, *, horizon: int, action: int, vocabulary: int) -> None:
+        """Refuse to be used by a policy of other chunks, or with room for fewer tokens.
+
+        Args:
+            family: Of the policy, for messages.
+            horizon: Ticks of its chunks.
+            action: Numbers of its actions, padded.
+            vocabulary: Most tokens that it can write.
+
+        Raises:
+            ValueError: With what to do.
+        """
+        if (self.horizon, self.action) != (horizon, action):
+            raise ValueError(
+                f"{family}: the codec was fitted to chunks of {self.horizon} x {self.action}, the policy's "
+                f"are {horizon} x {action}. Fit it anew: codec=None."
+            )
+        if self.vocabulary > vocabulary:
+            raise ValueError(
+                f"{family}: the codec has {self.vocabulary} tokens, the policy writes at most {vocabulary}. "
+                f"Set vocabulary={self.vocabulary}, or fit the codec anew: codec=None."
+            )
+
     @property
     def rounding_bound(self) -> float:
         """Largest error of a number of a chunk in which nothing is clamped.

@@ -228,6 +228,9 @@ class PI05(Policy):
         self.enter = nn.Linear(self.action_width, config.expert_width)
         self.leave = nn.Linear(config.expert_width, self.action_width)
         self.codec = None if config.codec is None else FAST.from_json(config.codec)
+        if self.codec is not None and config.insulated:
+            sizes = {"horizon": config.horizon, "action": self.action_width, "vocabulary": config.vocabulary}
+            self.codec.check("pi0.5", **sizes)
         if not (config.insulated or config.writes):
             for part in self.trunk.unread():
                 part.requires_grad_(False)  # kept for released weights

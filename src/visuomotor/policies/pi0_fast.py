@@ -56,11 +56,11 @@ class PI0FASTConfig:
     """Everything about a `PI0FAST` policy that the data does not decide."""
 
     horizon: int = 10
-    """Actions predicted by one call; a second of DROID, as released."""
+    """Actions predicted by one call; as released for DROID, which has 15 of them a second."""
     trunk: TrunkConfig = field(default_factory=PaliGemmaTrunkConfig.pi0_fast)
     """What sees, reads and writes."""
     vocabulary: int = 1024
-    """Most tokens of the codec."""
+    """Most tokens of the codec; the paper's for one that is fitted to a data set."""
     scale: float = 10.0
     """What coefficients are multiplied by before they are rounded: larger is finer, and longer."""
     codec: Mapping[str, Any] | None = None
@@ -79,8 +79,8 @@ class PI0FASTConfig:
 
     @classmethod
     def published(cls) -> PI0FASTConfig:
-        """The released network: PaliGemma 3B alone."""
-        return cls()
+        """The released network: PaliGemma 3B alone, which writes the 2048 tokens of FAST+."""
+        return cls(vocabulary=2048)
 
     @classmethod
     def small(cls) -> PI0FASTConfig:
@@ -107,11 +107,9 @@ class PI0FAST(Policy):
         self.trunk = build_trunk(config.trunk, self.bodies, horizon=config.horizon)
         self.action_width = self.trunk.action_width
         self.codec = None if config.codec is None else FAST.from_json(config.codec)
-        if self.codec and (self.codec.horizon, self.codec.action) != (config.horizon, self.action_width):
-            raise ValueError(
-                f"pi0-FAST: the codec was fitted to chunks of {self.codec.horizon} x {self.codec.action}, "
-                f"the policy's are {config.horizon} x {self.action_width}. Fit it anew: codec=None."
-            )
+        if self.codec is not None:
+            sizes = {"horizon": config.horizon, "action": self.action_width, "vocabulary": config.vocabulary}
+            self.codec.check("pi0-FAST", **sizes)
 
     @property
     def window(self) -> Window:

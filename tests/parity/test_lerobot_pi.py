@@ -145,6 +145,23 @@ def test_pi05_integrates_to_lerobots_chunk(drawing: tuple[PI05, dict[str, Tensor
     torch.testing.assert_close(found, golden["chunk"], **CLOSE)
 
 
+@pytest.mark.parametrize("how", ["insulated", "subtasks", "answers"])
+def test_pi05_that_scores_words_does_not_ignore_lerobots_table_of_scores(how: str) -> None:
+    """Only without words is it of no use."""
+    sizes = {"horizon": HORIZON, "expert_width": 16, "expert_mlp_width": 32, "vocabulary": 32}
+    config = PI05Config(trunk=trunk(prompt="before_tokens"), **sizes)  # type: ignore[arg-type]
+    weights = saved("pi05")
+    pi05.load_released(PI05(config, {"one": BODY}), weights)
+    with pytest.raises(CheckpointError, match=r"1 are unknown.*paligemma\.lm_head\.weight"):
+        pi05.load_released(PI05(replace(config, **{how: True}), {"one": BODY}), weights)
+    head = next(name for name in weights if name.endswith("paligemma.lm_head.weight"))
+    apart = replace(config, trunk=trunk(prompt="before_tokens", tied=False), **{how: True})
+    policy = PI05(apart, {"one": BODY})
+    pi05.load_released(policy, weights)
+    assert policy.trunk.paligemma.language.head is not None
+    assert torch.equal(policy.trunk.paligemma.language.head.weight, weights[head])
+
+
 @pytest.fixture(scope="module")
 def writing() -> tuple[PI0FAST, dict[str, Tensor]]:
     config = PI0FASTConfig(

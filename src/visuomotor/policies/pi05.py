@@ -151,6 +151,11 @@ class PI05Config:
         return self.subtasks or self.answers
 
     @property
+    def scores(self) -> bool:
+        """Whether it learns to score words: of texts, or of actions as tokens."""
+        return self.insulated or self.writes
+
+    @property
     def expert(self) -> DecoderConfig:
         """The action expert."""
         width = self.expert_width
@@ -231,7 +236,7 @@ class PI05(Policy):
         if self.codec is not None and config.insulated:
             sizes = {"horizon": config.horizon, "action": self.action_width, "vocabulary": config.vocabulary}
             self.codec.check("pi0.5", **sizes)
-        if not (config.insulated or config.writes):
+        if not config.scores:
             for part in self.trunk.unread():
                 part.requires_grad_(False)  # kept for released weights
 
@@ -575,5 +580,5 @@ def load_released(policy: PI05, weights: Mapping[str, Tensor], *, where: str = "
         CheckpointError: A name is missing, unknown, or of another shape; with the closest names.
     """
     config = policy.config
-    unused = UNUSED if config.insulated or config.subtasks else (*UNUSED, *SCORES)
+    unused = UNUSED if config.scores else (*UNUSED, *SCORES)
     load_named(policy, weights, where=where, names=released_names(config), unused=unused)

@@ -48,7 +48,7 @@ NETWORK_TOLERANCE = {torch.float32: 2e-3, torch.float64: 2e-3, torch.bfloat16: 1
 def example_observation(spec: Spec, stats: Stats, window: Window, instruction: str) -> Observation:
     """An observation that a body of `spec` could make, the same one every time.
 
-    Pictures are colored ramps with noise, the state lies between the 1 % and 99 % quantiles.
+    Pictures are colored ramps with noise, the state lies between its 1 % and 99 % quantiles, if told.
     """
     generator = np.random.default_rng(0)
     history = len(window.history)
@@ -70,11 +70,21 @@ def example_observation(spec: Spec, stats: Stats, window: Window, instruction: s
 
 
 def _range(stats: Stats, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """1 % and 99 % quantile of the state, or zeros and ones for data without a state."""
+    """1 % and 99 % quantile of the state, or what released statistics tell in their place.
+
+    Zeros and ones for data without a state.
+    """
     summary = stats.features.get("state")
-    if summary is None or np.shape(summary.q01) != (width,):
-        return np.zeros(width), np.ones(width)
-    return np.asarray(summary.q01), np.asarray(summary.q99)
+    if summary is not None and np.shape(summary.q01) == (width,):
+        pairs = (
+            (summary.q01, summary.q99),
+            (summary.min, summary.max),
+            (summary.mean - summary.std, summary.mean + summary.std),
+        )
+        for low, high in pairs:
+            if np.isfinite(low).all() and np.isfinite(high).all():
+                return np.asarray(low), np.asarray(high)
+    return np.zeros(width), np.ones(width)
 
 
 @contextmanager

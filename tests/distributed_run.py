@@ -26,8 +26,8 @@ STEPS = replace(CONFIG, steps=8, save_every=4, log_every=1)
 def settings(changed: dict[str, Any]) -> TrainConfig:
     """How to train, with adapters as plain data."""
     lora = {} if "lora" not in changed else {"lora": LoRAConfig(**changed["lora"])}
-    freeze = {} if "freeze" not in changed else {"freeze": tuple(changed["freeze"])}
-    return replace(STEPS, **{**changed, **lora, **freeze})
+    names = {key: tuple(changed[key]) for key in ("freeze", "recompute") if key in changed}
+    return replace(STEPS, **{**changed, **lora, **names})
 
 
 def work(dataset: str, job: dict[str, Any]) -> dict[str, Any]:

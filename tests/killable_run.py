@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tiny_policy import TinyConfig, TinyPolicy
+from tiny_policy import TinyConfig
 
 from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.loader import Loader
 from visuomotor.data.store import FrameStore
 from visuomotor.data.windows import Windows
+from visuomotor.policies.base import Policy
+from visuomotor.registry import lookup
+from visuomotor.training.fitting import normalized_chunks
 from visuomotor.training.loop import Progress, TrainConfig, TrainReport, train
 from visuomotor.training.run import build_policy
 from visuomotor.types import Stats
@@ -36,7 +39,7 @@ CONFIG = TrainConfig(
 
 @dataclass
 class Material:
-    policy: TinyPolicy
+    policy: Policy
     loader: Loader
     stats: dict[str, Stats]
     data: dict[str, dict[str, Any]]
@@ -52,12 +55,20 @@ class Material:
         )
 
 
-def open_material(dataset: Path, *, batch_size: int = 4, **config: Any) -> Material:
+def open_material(
+    dataset: Path, *, family: str = "tiny_policy:TinyPolicy", batch_size: int = 4, **config: Any
+) -> Material:
     reader = LeRobotReader(dataset)
-    chosen = TinyConfig(**{"dropout": 0.1, "smoothness": True, **config})
-    policy = build_policy("tiny_policy:TinyPolicy", chosen, {"set": reader.spec}, seed=0)
-    assert isinstance(policy, TinyPolicy)
+    tiny = (
+        TinyConfig(dropout=0.1, smoothness=True) if ":" in family else lookup("policy", family).Config.tiny()
+    )
+    if "trunk" in config:  # as plain data
+        config["trunk"] = replace(tiny.trunk, **config["trunk"])
+    policy = build_policy(family, replace(tiny, **config), {"set": reader.spec}, seed=0)
     windows = Windows(reader, FrameStore.of(reader, dataset.parent / "cache"), policy.window, "set")
+    if policy.unfitted:
+        chunks = normalized_chunks(policy, {"set": windows}, {"set": reader.stats}, None)
+        policy = build_policy(family, policy.fitted(chunks), {"set": reader.spec}, seed=0)
     pipelines = {"set": policy.transforms("set", reader.stats)}
     loader = Loader(windows, pipelines, batch_size=batch_size, seed=0)
     data = {"set": {"hash": reader.hash, "seeds": sorted(reader.seeds)}}

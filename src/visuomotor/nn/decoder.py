@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -200,7 +200,13 @@ class DecoderLayer(nn.Module):
 
     Source: Touvron et al. (2023), section 2.2; grouped queries: Ainslie et al. (2023); gated units:
     Shazeer (2020).
+
+    Attributes:
+        entrances: Methods that others call in the place of `forward`; whoever prepares the weights of a
+            module before it computes prepares them for these.
     """
+
+    entrances: ClassVar[tuple[str, ...]] = ("ask", "hold", "answer", "steer")
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -262,6 +268,10 @@ class DecoderLayer(nn.Module):
         branch = self.down(gate * self.up(normed))
         return tokens + gated(branch if self.mlp_end is None else self.mlp_end(branch), second)
 
+    def steer(self, condition: Float[Tensor, "*batch condition"]) -> Float[Tensor, "2 *batch steering"]:
+        """Scale, shift and gate of its two norms."""
+        return torch.stack([_steered(norm, condition) for norm in (self.attention_norm, self.mlp_norm)])
+
     def _hold(self, normed: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         keys = self._heads(self.key(normed), self.key_norm)
         return rotate(keys, turn), self._heads(self.value(normed), None)
@@ -284,6 +294,14 @@ def end_norm(config: DecoderConfig) -> Norm:
 def head_norm(config: DecoderConfig) -> Norm:
     """A norm over the numbers of one head as the config says."""
     return Norm(config.head_width, eps=config.norm_eps, offset=config.norm_offset)
+
+
+def _steered(norm: Norm, condition: Float[Tensor, "*batch condition"]) -> Float[Tensor, "*batch steering"]:
+    """What steers a norm that was built with a condition."""
+    if norm.steer is None:
+        raise ValueError("decoder: its norms are plain. Build it with condition=... to steer it.")
+    steering: Tensor = norm.steer(condition)
+    return steering
 
 
 def gated(branch: Tensor, steering: Tensor | None) -> Tensor:
@@ -317,10 +335,5 @@ class Decoder(nn.Module):
 
         Where conditions are few, as the flow times of a sampler with so many steps, this is a table.
         """
-        norms = [norm for layer in self.levels for norm in (layer.attention_norm, layer.mlp_norm)]
-        parts = []
-        for norm in [*norms, self.norm]:
-            if norm.steer is None:
-                raise ValueError("decoder: its norms are plain. Build it with condition=... to steer it.")
-            parts.append(norm.steer(condition))
-        return torch.stack(parts)
+        levels = [layer.steer(condition) for layer in self.levels]
+        return torch.cat([*levels, _steered(self.norm, condition)[None]])

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -180,7 +181,12 @@ class Sharers(_Company):
     def prepare(self, policy: Policy, weights: WeightType) -> tuple[Learner, Moved]:
         """The policy with sharded weights, which are float32 masters also where it computes in bfloat16."""
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+        from torch.distributed.fsdp import (
+            FSDPModule,
+            MixedPrecisionPolicy,
+            fully_shard,
+            register_fsdp_forward_method,
+        )
 
         twin = copy.deepcopy(policy).cpu() if self.rank == 0 else None
         how: dict[str, Any] = {
@@ -198,6 +204,10 @@ class Sharers(_Company):
             part = modules[name]
             for member in part.children() if isinstance(part, nn.ModuleList) else [part]:
                 fully_shard(member, **how)
+                for method in getattr(member, "entrances", ()):
+                    register_fsdp_forward_method(member, method)
+        # Keys and values are views, which nobody writes to.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         engine = _Spoken(policy)
         fully_shard(engine, **how)
         for part in engine.modules():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from calibrated import armed_body, random_batch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -19,6 +20,7 @@ from visuomotor.backbones.gemma import gemma_2b
 from visuomotor.backbones.paligemma import PaliGemmaConfig
 from visuomotor.backbones.siglip import SigLIPConfig
 from visuomotor.errors import CheckpointError, DataError
+from visuomotor.nn.mixture import Segment, run
 from visuomotor.nn.weights import unfilled
 from visuomotor.perception.paligemma_trunk import (
     PACK,
@@ -245,6 +247,72 @@ def speaking(tokenizer: str, **changes: object) -> PI05Config:
 def test_pi05_that_writes_over_paligemma_keeps_the_contract(tokenizer: str) -> None:
     config = speaking(tokenizer, temperature=1.0)
     check_policy(lambda: PI05(config, {"one": armed_body()}), samples=3, compiles=False)
+
+
+@pytest.fixture(scope="module", params=["instruction_and_state", "before_tokens"])
+def insulated(request: pytest.FixtureRequest, tokenizer: str) -> PI05Config:
+    """pi0.5 with knowledge insulation over PaliGemma, and with a codec for the samples that tests make."""
+    sizes = trunk(tokenizer, prompt=request.param, normalize="quantile", max_tokens=220)
+    config = replace(PI05Config.tiny(), trunk=sizes, insulated=True, vocabulary=160, temperature=1.0)
+    unfitted, spec = PI05(config, {"one": armed_body()}), armed_body()
+    pipeline = unfitted.transforms("one", random_stats(spec))
+    chunks = [pipeline.apply(random_sample(spec, unfitted.window, "one", n)).actions for n in range(40)]
+    return unfitted.fitted(np.stack(chunks))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("insulated", ["instruction_and_state"], indirect=True)
+def test_an_insulated_policy_over_paligemma_keeps_the_contract(insulated: PI05Config) -> None:
+    check_policy(lambda: PI05(insulated, {"one": armed_body()}), samples=3, compiles=False)
+
+
+def test_actions_are_announced_once(insulated: PI05Config, tokenizer: str) -> None:
+    spec, table = armed_body(), load_tokenizer(tokenizer)
+    policy = PI05(insulated, {"one": spec})
+    sample = random_sample(spec, policy.window, "one", 0)
+    tokens = policy.transforms("one", random_stats(spec)).apply(sample).tokens
+    assert tokens is not None
+    assert policy.codec is not None
+    ids = tokens.ids[tokens.attend]
+    end = len(ids) - len("|") - 1
+    start = end - len(policy.codec.encode(policy_actions(policy, sample)))
+    assert table.decode(ids[:start].tolist()).endswith(";\nAction: ")
+    assert table.decode(ids[:start].tolist()).count("Action:") == 1
+    assert tokens.loss[tokens.attend][start:].all()  # the first token of the chunk, too
+    with pytest.raises(ValueError, match=r'pi0-FAST.*expected trunk\.prompt="before_tokens"'):
+        PI0FASTConfig(trunk=trunk(tokenizer, prompt="instruction_and_state"), vocabulary=160)
+
+
+def policy_actions(policy: PI05, sample: Sample) -> np.ndarray:
+    """The chunk that is written: normalized, padded; behind the end of an episode its last action stands."""
+    actions = policy.transforms("one", random_stats(armed_body())).apply(sample).actions
+    assert actions is not None
+    assert sample.horizon_mask is not None
+    reached = int(sample.horizon_mask.sum())
+    return actions[np.minimum(np.arange(len(actions)), reached - 1)]
+
+
+def test_each_token_of_an_insulated_chunk_is_predicted_from_all_before_it(insulated: PI05Config) -> None:
+    """The first from the prompt's last state, if that announces it; each row alone, in one pass."""
+    torch.manual_seed(0)
+    policy = PI05(insulated, {"one": armed_body()})
+    batch, width = random_batch(policy, 3), policy.trunk.prompt_width
+    assert batch.tokens is not None
+    with torch.no_grad():
+        term = policy.loss(batch, generator=torch.Generator().manual_seed(0)).terms["token"]
+        total, count = 0.0, 0
+        for row in range(3):
+            one = batch.map(lambda tensor, row=row: tensor[row : row + 1])
+            ids = batch.tokens.ids[row, width:][batch.tokens.attend[row, width:]]
+            text = Segment(tokens=policy.trunk.embed(ids[None]), block=1, causal=True)
+            (seen, end), _ = run([policy.trunk.decoder], [policy.trunk.observe(one).prefix, text])
+            states = torch.cat([seen[:, -1:], end[:, :-1]], dim=1)[0]
+            skip = 0 if insulated.trunk.announces else 1  # type: ignore[union-attr]
+            scores = policy.trunk.score(states[None])[0]
+            total += float(F.cross_entropy(scores[skip:], ids[skip:], reduction="sum"))
+            count += len(ids) - skip
+    assert float(term.count) == count
+    assert float(term.sum) == pytest.approx(total, rel=1e-4)  # float32, sums in another order
 
 
 def test_texts_are_spelled_in_the_words_of_the_tokenizer(tokenizer: str) -> None:

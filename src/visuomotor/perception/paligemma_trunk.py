@@ -96,6 +96,11 @@ class PaliGemmaTrunkConfig:
         return self.paligemma.language.decoder
 
     @property
+    def announces(self) -> bool:
+        """Whether the prompt ends in "Action: ", so that actions as tokens follow it at once."""
+        return self.prompt == "instruction_and_state"
+
+    @property
     def words(self) -> int:
         """Tokens of its vocabulary; further rows of the table stand for none."""
         return min(self.paligemma.language.vocabulary, WORDS)
@@ -211,10 +216,18 @@ class PaliGemmaTrunk(nn.Module):
         return self.config.max_tokens
 
     def writing(self) -> Writing:
-        """As in the released code of pi0-FAST: "Action: ", tokens counted down, "|", an end of text."""
+        """As in the released code of pi0-FAST: "Action: ", tokens counted down, "|", an end of text.
+
+        The first is left to a prompt that ends in it.
+        """
         tokenizer = self._tokenizer()
-        before, after = tokenizer.encode("Action: "), tokenizer.encode("|", eos=True)
-        return Writing(tuple(before), tuple(after), self.last_action)
+        before = [] if self.announces else tokenizer.encode("Action: ")
+        return Writing(tuple(before), tuple(tokenizer.encode("|", eos=True)), self.last_action)
+
+    @property
+    def announces(self) -> bool:
+        """Whether the prompt itself ends in what announces a chunk."""
+        return self.config.announces
 
     def spelling(self) -> Spelling:
         """In the words of its tokenizer: "Subtask: " or "Answer: ", the text, an end of text."""

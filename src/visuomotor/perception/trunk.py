@@ -93,7 +93,7 @@ class Writing:
     """How a trunk's language model writes a chunk behind its prompt.
 
     Attributes:
-        before: Ids that announce it.
+        before: Ids that announce it; none where the prompt ends in them.
         after: Ids that end it.
         last: Id of a codec's token 0, from which ids are counted down; None if ids are the tokens.
     """
@@ -283,6 +283,11 @@ class SightTrunk(nn.Module):
     def writing(self) -> Writing:
         """The last word of its table begins a chunk; the others are the tokens of a codec."""
         return Writing(before=(self.config.words - 1,))
+
+    @property
+    def announces(self) -> bool:
+        """Whether what was observed ends in what announces a chunk: never, it is a token of its own."""
+        return False
 
     def spelling(self) -> Spelling:
         """Word by word, behind the rows of actions: two marks that announce, one that ends, and the words."""

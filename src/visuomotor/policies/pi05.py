@@ -332,12 +332,15 @@ class PI05(Policy):
         batch = filled(batch, config.horizon, self.action_width)
         seen = self.trunk.learn(batch, generator)
         terms = dict(seen.losses)
-        past = self.remember(seen)
+        past, last = self.remember(seen), None
+        if config.insulated and self.trunk.announces:  # the prompt's last state predicts the first token
+            (states,), kept = run(self.experts, [seen.prefix], seen.past)
+            past, last = [*seen.past, *kept], last_real(states, seen.prefix.real)
         if config.writes:
             terms["text"], said = self.tell(batch, seen, past, generator)
             past = [*past, said]
         if config.insulated:
-            terms["token"] = self.spell(batch, seen, past)
+            terms["token"] = self.spell(batch, seen, past, last)
         total, count = flow_error(
             seen,
             past,
@@ -480,15 +483,26 @@ class PI05(Policy):
     def _spelling(self) -> Spelling:
         return self.trunk.spelling()
 
-    def spell(self, batch: Batch, seen: Seen, past: Sequence[Past]) -> Term:
-        """Cross-entropy of the chunk as tokens."""
+    def spell(self, batch: Batch, seen: Seen, past: Sequence[Past], last: Tensor | None = None) -> Term:
+        """Cross-entropy of the chunk as tokens.
+
+        Args:
+            batch: With tokens.
+            seen: What was observed.
+            past: What the tokens see.
+            last: States (row 1 width) that predict the first token, where what was observed announces it.
+        """
         assert seen.mask is not None
         ids, real = behind(batch, self.trunk.prompt_width + self._texts)
+        learned = real & seen.mask.flatten(1).any(1, keepdim=True)
         embedded = self.trunk.embed(ids[:, :-1])
         tokens = Segment(tokens=embedded, block=ACTIONS, branch=WRITTEN, causal=True)
         (end,), _ = run(self.experts, [tokens], past)
-        learned = real[:, 1:] & seen.mask.flatten(1).any(1, keepdim=True)
-        return token_loss(self.trunk.score(end), ids[:, 1:], learned)
+        if last is None:
+            ids, learned = ids[:, 1:], learned[:, 1:]
+        else:
+            end = torch.cat([last, end], dim=1)
+        return token_loss(self.trunk.score(end), ids, learned)
 
     def remember(self, seen: Seen) -> list[Past]:
         """Keys and values of what was observed, which no step of the flow changes."""
@@ -528,6 +542,16 @@ class PI05(Policy):
             return self.leave(end)
 
         return velocity
+
+
+def last_real(
+    states: Float[Tensor, "row token width"], real: Bool[Tensor, "row token"] | None
+) -> Float[Tensor, "row 1 width"]:
+    """The state of the last token of each row that is no padding."""
+    if real is None:
+        return states[:, -1:]
+    places = (real * torch.arange(real.shape[1], device=real.device)).argmax(1)
+    return states.gather(1, places[:, None, None].expand(-1, 1, states.shape[-1]))
 
 
 # Weight loading

@@ -71,6 +71,11 @@ class PI0FASTConfig:
             raise ValueError(f"pi0-FAST: sizes and scale must be positive, got {self}.")
         if isinstance(self.trunk, PaliGemmaTrunkConfig):
             check_writing(self.trunk, self.vocabulary)
+            if self.trunk.announces:
+                raise ValueError(
+                    "pi0-FAST: it writes what announces actions, in which this prompt ends already: expected "
+                    f'trunk.prompt="before_tokens", got {self.trunk.prompt!r}.'
+                )
         elif self.trunk.words != self.vocabulary + 1:
             raise ValueError(
                 f"pi0-FAST: the trunk's words are the codec's tokens and one that begins a chunk: expected "

@@ -71,12 +71,12 @@ class ActionTokens:
     """Adds to `tokens`, behind what is there: `before`, the ids of the chunk, and `after`.
 
     While acting there is no chunk, and `before` alone, segment 1, is what the model goes on from. The chunk
-    and what ends it are segment 2. All of it but the first id is trained on.
+    and what ends it are segment 2. All of it but the first id that announces is trained on.
 
     Attributes:
         codec: Normalized, padded actions to tokens.
         last: Id of the codec's token 0, from which ids are counted down; None if they are the tokens.
-        before: Ids that announce actions; at least one.
+        before: Ids that announce actions; none if the prompt ends in them.
         after: Ids that end them.
     """
 
@@ -97,7 +97,7 @@ class ActionTokens:
                 )
             chunk = written_ids(self.codec.encode(actions), self.last)
             ids = np.concatenate([ids, chunk, np.asarray(self.after, np.int64)])
-        real, learned = np.ones(len(ids), bool), np.arange(len(ids)) > 0
+        real, learned = np.ones(len(ids), bool), np.arange(len(ids)) >= min(len(self.before), 1)
         segment = np.where(np.arange(len(ids)) < len(self.before), ANNOUNCED, WRITTEN)
         own = Tokens(ids=ids, attend=real, loss=learned, segment=segment)
         return with_tokens(sample, own)

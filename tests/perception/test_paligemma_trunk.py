@@ -315,6 +315,19 @@ def test_each_token_of_an_insulated_chunk_is_predicted_from_all_before_it(insula
     assert float(term.sum) == pytest.approx(total, rel=1e-4)  # float32, sums in another order
 
 
+def test_the_flow_of_an_insulated_policy_teaches_paligemma_nothing(insulated: PI05Config) -> None:
+    torch.manual_seed(0)
+    policy = PI05(insulated, {"one": armed_body()})
+    for parameter in policy.expert.parameters():  # fresh norms are steered by nothing
+        torch.nn.init.normal_(parameter, std=0.3)
+    loss = policy.loss(random_batch(policy), generator=torch.Generator().manual_seed(0))
+    loss.terms["flow"].sum.backward(retain_graph=True)
+    assert all(weight.grad is None for weight in policy.trunk.parameters())
+    assert all(weight.grad is not None for weight in policy.expert.levels[0].parameters())
+    loss.terms["token"].sum.backward()
+    assert all(weight.grad is not None for weight in policy.trunk.parameters())
+
+
 def test_texts_are_spelled_in_the_words_of_the_tokenizer(tokenizer: str) -> None:
     spec = armed_body()
     policy = PI05(speaking(tokenizer), {"one": spec})

@@ -39,6 +39,8 @@ __all__ = [
     "get_recipe",
     "lift",
     "post_train",
+    "post_train_pi05",
+    "pretrain_pi05",
     "tabletop_all",
     "tabletop_all_act",
     "tabletop_all_bc_mixture",
@@ -258,6 +260,35 @@ def two_stage_pi05_insulated_subtask() -> Recipe:
 def _insulated(recipe: Recipe) -> Recipe:
     trunk = replace(recipe.policy.trunk, words=513)  # tokens of the codec, and one that begins a chunk
     return replace(recipe, policy=replace(recipe.policy, insulated=True, vocabulary=512, trunk=trunk))
+
+
+def pretrain_pi05() -> Recipe:
+    """pi0.5's first phase, of any number of bodies: actions as tokens, subtasks, answers, and no flow yet.
+
+    Questions come with `--questions`; their answers are learned if there are any.
+
+    Source: pi0.5 (Physical Intelligence 2025), section IV; there 280 thousand steps.
+    """
+    recipe = two_stage_pi05_insulated_subtask()
+    language = LanguageConfig(max_tokens=64)  # the longest question of the table top has 35 words
+    trunk = replace(recipe.policy.trunk, language=language)
+    return replace(recipe, policy=replace(recipe.policy, weight=0.0, answers=True, trunk=trunk))
+
+
+def post_train_pi05() -> Recipe:
+    """Its second phase, with `--from` a checkpoint of the first: an expert learns the flow, of one body.
+
+    Tokens and texts are learned on beside it. The flow weighs as much as they do, which suffices where its
+    gradients stop before the trunk (Driess et al. 2025, section V).
+
+    Source: as above; there 80 thousand steps, and a weight of 10.
+    """
+    recipe = pretrain_pi05()
+    return replace(
+        recipe,
+        policy=replace(recipe.policy, weight=1.0),
+        training=replace(recipe.training, steps=1000, learning_rate=1e-3, kernel_rate=0.003, warmup=100),
+    )
 
 
 def lift() -> Recipe:

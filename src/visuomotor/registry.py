@@ -77,6 +77,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "demo-pi05": "visuomotor.recipes:demo_pi05",
         "demo-tiny": "visuomotor.recipes:demo_tiny",
         "lift": "visuomotor.recipes:lift",
+        "post-train-pi05": "visuomotor.recipes:post_train_pi05",
+        "pretrain-pi05": "visuomotor.recipes:pretrain_pi05",
         "tabletop-all": "visuomotor.recipes:tabletop_all",
         "tabletop-all-act": "visuomotor.recipes:tabletop_all_act",
         "tabletop-all-bc-mixture": "visuomotor.recipes:tabletop_all_bc_mixture",

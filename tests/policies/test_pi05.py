@@ -67,6 +67,33 @@ def test_the_flow_of_an_insulated_policy_teaches_the_trunk_nothing() -> None:
     assert all(weight.grad is not None for weight in policy.trunk.decoder.parameters())
 
 
+@pytest.mark.slow
+def test_a_policy_without_its_flow_keeps_the_contract() -> None:
+    made = replace(insulated(), weight=0.0)
+    check_policy(lambda: PI05(made, BODIES), compiles=False)
+
+
+def test_without_its_flow_tokens_are_learned_and_the_first_guess_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    policy = PI05(replace(insulated(), weight=0.0), BODIES)
+    monkeypatch.setattr(PI05, "velocity", None)  # never computed
+    batch = random_batch(policy)
+    loss = policy.loss(batch, generator=torch.Generator().manual_seed(0))
+    assert "token" in loss.terms
+    assert "flow" not in loss.terms
+    loss.total().backward()
+    silent = {name for name, weight in policy.named_parameters() if weight.grad is None}
+    assert silent == {name for name, weight in policy.named_parameters() if not weight.requires_grad}
+    assert {name.partition(".")[0] for name in silent} == {"expert", "condition", "enter", "leave"}
+    acted = policy.act(batch)
+    assert torch.equal(acted.actions, policy.trunk.observe(batch).guess)
+    assert acted.failures is None
+    with pytest.raises(ValueError, match=r"nothing would learn actions\. Set insulated"):
+        PI05Config(weight=0.0)
+
+
 def test_what_depends_on_time_alone_may_be_looked_up(policy: PI05) -> None:
     batch = random_batch(policy)
     assert batch.action_mask is not None

@@ -196,6 +196,11 @@ class PaliGemmaTrunk(nn.Module):
     def load_pretrained(self) -> None:
         """Nothing: released weights belong to a whole policy, and its family loads them."""
 
+    @property
+    def guesses(self) -> bool:
+        """It guesses no chunk."""
+        return False
+
     def unread(self) -> tuple[nn.Module, ...]:
         """Parts of the decoder that nothing reads where no answer of its own is asked for."""
         return unread(self.decoder)

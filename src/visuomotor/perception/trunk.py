@@ -238,6 +238,11 @@ class SightTrunk(nn.Module):
             )
         self.decoder.load_state_dict(published.state_dict())
 
+    @property
+    def guesses(self) -> bool:
+        """Whether it guesses the chunk by itself."""
+        return self.guess is not None
+
     def unread(self) -> tuple[nn.Module, ...]:
         """Parts of the decoder that nothing reads where no answer of its own is asked for."""
         return () if self.config.reads else unread(self.decoder)

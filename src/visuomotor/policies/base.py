@@ -151,6 +151,10 @@ class Policy(nn.Module, ABC):
         """
         return None
 
+    def fitted_as(self, other: Any) -> Any:
+        """The config with whatever it lacks taken from another config of the family that was fitted."""
+        return self.config
+
     def load_pretrained(self) -> None:
         """Read published weights that the config names, if any, into a new policy that is to be trained."""
 

@@ -27,6 +27,8 @@ paper, and what is always saved without a change of the answer:
   anew with each observation. In training they see the demonstrated one, but for a share `unsaid` of the
   samples. Boxes of things are not written before it.
 - `answers` (section IV-C): the same words answer questions about pictures that are mixed in, without actions.
+- `weight=0` is the first of the two phases of section IV: an insulated policy learns tokens and texts alone.
+  No flow is computed, its expert stays as it was drawn, and it acts by the trunk's first guess, if any.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ __all__ = ["PI05", "PI05Config", "load_released", "released_names"]
 EXPERT = 1  # the trunk is expert 0
 TEXT, ACTIONS = 1, 2  # blocks; what was observed is block 0
 WRITTEN, DRAWN = 1, 2  # branches: actions as tokens, and as numbers
+UNLEARNED = "pi0.5: its flow was not learned yet (weight 0); train on from it with a weight above 0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ class PI05Config:
     draws: int = 1
     """Noise draws for each observation in training."""
     weight: float = 1.0
-    """Of the flow beside the losses of seeing."""
+    """Of the flow beside the losses of seeing; 0 to learn none yet, which only an insulated policy may."""
     padding: Padding = "ignored"
     """Padded dimensions are not read, or are noised, seen and learned as zeros, as released."""
     time_law: flow.Law = "beta"
@@ -122,8 +125,13 @@ class PI05Config:
             raise ValueError(f"pi0.5: unsaid is a share, expected a number in [0, 1], got {self.unsaid}.")
         if not 0 <= self.max_delay < self.horizon:
             raise ValueError(f"pi0.5: max_delay must be in [0, {self.horizon}), got {self.max_delay}.")
-        if self.weight <= 0 or self.temperature < 0:
-            raise ValueError(f"pi0.5: expected weight above 0 and temperature at least 0, got {self}.")
+        if min(self.weight, self.temperature) < 0:
+            raise ValueError(f"pi0.5: weight and temperature must be at least 0, got {self}.")
+        if not (self.weight or self.insulated):
+            raise ValueError(
+                "pi0.5: without its flow (weight 0) nothing would learn actions. Set insulated, so that they "
+                "are learned as tokens, or a weight above 0."
+            )
         if self.padding not in get_args(Padding):
             raise unknown_name("padding of pi0.5", self.padding, get_args(Padding))
         if isinstance(self.trunk, PaliGemmaTrunkConfig):
@@ -239,6 +247,9 @@ class PI05(Policy):
         if not config.scores:
             for part in self.trunk.unread():
                 part.requires_grad_(False)  # kept for released weights
+        if not config.weight:
+            for part in (self.expert, self.condition, self.enter, self.leave):
+                part.requires_grad_(False)  # kept for the phase that learns the flow
 
     @property
     def window(self) -> Window:
@@ -294,6 +305,16 @@ class PI05(Policy):
             config = replace(config, trunk=replace(config.trunk, text=Vocabulary.of(texts).words))
         return config
 
+    def fitted_as(self, other: PI05Config) -> PI05Config:
+        """The config with the codec and the words of another."""
+        config = self.config
+        if config.insulated and self.codec is None:
+            config = replace(config, codec=other.codec)
+        trunk, known = config.trunk, other.trunk
+        if isinstance(trunk, SightTrunkConfig) and isinstance(known, SightTrunkConfig) and trunk.text is None:
+            config = replace(config, trunk=replace(trunk, text=known.text))
+        return config
+
     @property
     def _wordless(self) -> bool:
         trunk = self.config.trunk
@@ -341,6 +362,8 @@ class PI05(Policy):
             past = [*past, said]
         if config.insulated:
             terms["token"] = self.spell(batch, seen, past, last)
+        if not config.weight:
+            return Loss(terms)
         total, count = flow_error(
             seen,
             past,
@@ -351,7 +374,7 @@ class PI05(Policy):
             max_delay=config.max_delay,
             generator=generator,
         )
-        return Loss({"flow": Term(total, count, self.config.weight), **terms})
+        return Loss({"flow": Term(total, count, config.weight), **terms})
 
     def act(
         self,
@@ -368,10 +391,13 @@ class PI05(Policy):
         They see the subtask that `think` wrote, or, without a context, that is written now.
 
         A promised prefix stands as it is if the policy was trained with clean prefixes; else, or if it is
-        not held in full, the flow is guided towards it (`flow.guide`).
+        not held in full, the flow is guided towards it (`flow.guide`). A policy that learns no flow yet
+        answers what its trunk guesses.
         """
         if batch.action_mask is None:
             raise ValueError("pi0.5: the batch has no action mask. Run the policy's transforms first.")
+        if not self.config.weight:
+            return self.guess(batch, prefix, held)
         if noise is None:
             shape = (len(batch), self.config.horizon, self.action_width)
             noise = torch.randn(shape, generator=generator, device=batch.state.device)
@@ -400,6 +426,17 @@ class PI05(Policy):
             surely = prefix.new_ones(prefix.shape[:2]) if held is None else (held >= 1).to(prefix)
             actions = continued(actions, prefix, surely)
         return Acted(actions=actions, text=text)
+
+    def guess(self, batch: Batch, prefix: Tensor | None, held: Tensor | None) -> Acted:
+        """The trunk's first guess of the chunk, as promised where it was; a failure if it makes none."""
+        chunk = self.trunk.observe(batch).guess.float()
+        if self.trunk.guesses:
+            return Acted(actions=continued(chunk, prefix, held))
+        return Acted(
+            actions=continued(chunk, prefix, held),
+            mask=batch.state_mask.new_zeros(chunk.shape[:2]),
+            failures=(UNLEARNED,) * len(chunk),
+        )
 
     def think(self, batch: Batch, *, generator: torch.Generator | None = None) -> Context | None:
         """The subtask in its likeliest words, one after the other; nothing is random."""

@@ -152,6 +152,10 @@ class PI0FAST(Policy):
         """What its trunk measures from the state."""
         return self.trunk.relative(self.check_key(key))
 
+    def fitted_as(self, other: PI0FASTConfig) -> PI0FASTConfig:
+        """The config with the codec of another."""
+        return self.config if self.codec is not None else replace(self.config, codec=other.codec)
+
     def transforms(self, key: str, stats: Stats, sentences: SentenceCache | None = None) -> Pipeline:
         """The pipeline of its trunk, and chunks as tokens once there is a codec."""
         pipeline = self.trunk.pipeline(self.check_key(key), stats, sentences)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from visuomotor.agent.folder import open_sentences, save_agent
+from visuomotor.agent.folder import open_sentences, read_config, save_agent
 from visuomotor.data.frames import Frames, VideoFrames
 from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.loader import Loader, Samples
@@ -306,18 +306,23 @@ def _build(
 ) -> Policy:
     """A new policy for some data, whatever it fits to them fitted.
 
-    What fits something would, in the place of what a checkpoint was trained with, make its weights
-    meaningless: so a run that begins there needs the fitted config of that checkpoint.
+    A run that begins from a checkpoint takes what that was fitted to: something else would make its weights
+    meaningless.
     """
     bodies = {source.key: source.reader.spec for source in sources}
     model = build_policy(name, config, bodies, seed=seed)
     if not model.unfitted:
         return model
     if begin is not None:
-        raise ValueError(
-            f"training: {type(model).__name__} would fit its codec anew, and the words of {begin} would mean "
-            "something else. Pass the config of that checkpoint, codec included."
-        )
+        kind, known = read_config(begin)
+        if kind is type(model):  # another family is refused later
+            model = build_policy(name, model.fitted_as(known), bodies, seed=seed)
+        if model.unfitted:
+            raise ValueError(
+                f"training: {type(model).__name__} fits something to its data that {begin} has not, and its "
+                "weights would mean something else. Pass the config of that checkpoint."
+            )
+        return model
     windows = {
         s.key: Windows(s.reader, s.store, model.window, s.key, _split(s, hold_out)["train"]) for s in sources
     }

@@ -181,15 +181,14 @@ def _choose(
         }
     )
     used = {foreign for spelling in chosen.values() for foreign in _of(spelling)}
+    left = {name for name in there - used if not any(fnmatchcase(name, pattern) for pattern in unused)}
     twins = {
         other
         for name, spelling in chosen.items()
         for other in table[name]
-        if isinstance(other, str) and other in there - used and _equal(weights, spelling, other)
+        if isinstance(other, str) and other in left and _equal(weights, spelling, other)
     }
-    unknown = sorted(
-        name for name in there - used - twins if not any(fnmatchcase(name, pattern) for pattern in unused)
-    )
+    unknown = sorted(left - twins)
     if missing or unknown:
         known = [foreign for spellings in table.values() for each in spellings for foreign in _of(each)]
         raise CheckpointError(

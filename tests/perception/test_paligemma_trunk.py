@@ -159,6 +159,24 @@ def test_the_prompts_are_those_of_the_released_code(tokenizer: str) -> None:
     assert written_with_state(sample) == ("Task: put it there, State: -1 128 255;\nAction: ",)
 
 
+def test_published_policies_normalize_as_released(tokenizer: str) -> None:
+    trunks = [config.published().trunk for config in (PI0Config, PI05Config, PI0FASTConfig)]
+    assert [one.normalize for one in trunks] == ["openpi_mean_std", *["openpi_quantile"] * 2]  # type: ignore[union-attr]
+    assert trunk(tokenizer, normalize="quantile").released().released().normalize == "openpi_quantile"
+    with pytest.raises(ValueError, match="unknown normalization that was released 'min_max'"):
+        trunk(tokenizer, normalize="min_max").released()
+    spec, chosen = armed_body(), trunk(tokenizer, prompt="instruction_and_state", normalize="quantile")
+    policy = PI05(replace(PI05Config.tiny(), trunk=chosen.released()), {"one": spec})
+    stats = random_stats(spec)
+    low, high = stats["state"].q01, stats["state"].q99.copy()
+    high[0] = low[0] + 1e-5  # a constant, but for noise
+    still = replace(stats["state"], q99=high)
+    sample = random_sample(spec, policy.window, "one", 0)
+    pipeline = policy.transforms("one", replace(stats, features={**stats.features, "state": still}))
+    expected = 2 * (sample.state[0, 0] - low[0]) / 1.1e-5 - 1
+    np.testing.assert_allclose(pipeline.apply(sample).state[0, 0], expected, rtol=1e-4)
+
+
 def test_the_state_in_the_prompt_is_normalized_and_not_padded(tokenizer: str) -> None:
     spec = armed_body()
     config = replace(

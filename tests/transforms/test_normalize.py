@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +14,7 @@ from visuomotor.transforms.normalize import Normalize
 from visuomotor.types import Stats, Summary
 
 MODES = ("mean_std", "quantile", "min_max")
+OPENPI = ("openpi_mean_std", "openpi_quantile")
 
 
 def summarize(values: np.ndarray) -> Summary:
@@ -33,7 +36,7 @@ VALUES = hnp.arrays(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(values=VALUES, mode=st.sampled_from(MODES))
+@given(values=VALUES, mode=st.sampled_from(MODES + OPENPI))
 def test_actions_come_back(make_sample, observation, values: np.ndarray, mode) -> None:
     transform = Normalize(state=summarize(values), action=summarize(values), mode=mode)
     model = transform.apply(make_sample(values[:1], values))
@@ -45,7 +48,7 @@ def test_actions_come_back(make_sample, observation, values: np.ndarray, mode) -
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(values=VALUES, mode=st.sampled_from(MODES))
+@given(values=VALUES, mode=st.sampled_from(MODES + OPENPI))
 def test_arguments_are_not_changed_and_results_are_finite(make_sample, values: np.ndarray, mode) -> None:
     sample = make_sample(values[:1], values)
     before = values.copy()
@@ -69,6 +72,46 @@ def test_each_mode_puts_its_landmarks_where_it_says(make_sample) -> None:
         for raw, expected in places:
             found = transform.apply(make_sample(raw[None].astype(np.float32), None)).state
             np.testing.assert_allclose(found, np.full((1, 2), expected), atol=1e-5)  # float32 input
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=VALUES, mode=st.sampled_from(OPENPI))
+def test_released_weights_get_what_they_learned_with(make_sample, values: np.ndarray, mode) -> None:
+    summary = summarize(values)
+    found = Normalize(state=summary, action=summary, mode=mode).apply(make_sample(values[:1], values)).actions
+    raw = values.astype(np.float64)
+    if mode == "openpi_mean_std":
+        expected = (raw - summary.mean) / (summary.std + 1e-6)
+    else:
+        expected = (raw - summary.q01) / (summary.q99 - summary.q01 + 1e-6) * 2.0 - 1.0
+    # float32 at the end, and float64 numbers near 100 divided by at least half of 1e-6 on the way
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_released_code_blows_up_what_is_nearly_constant_and_ours_does_not(make_sample) -> None:
+    values = np.full((1000, 2), 0.4, np.float32)
+    values[0, 1] = 0.9  # moves, but not within the quantiles
+    moved = make_sample(values[:1] + np.float32(0.01), values)
+
+    def state(mode) -> np.ndarray:
+        transform = Normalize(state=summarize(values), action=summarize(values), mode=mode)
+        return transform.apply(moved).state[0]
+
+    np.testing.assert_allclose(state("openpi_quantile")[0], 0.02 / 1e-6 - 1, rtol=1e-4)
+    np.testing.assert_allclose(state("quantile")[0], 0.01, atol=1e-6)
+    np.testing.assert_allclose(state("openpi_mean_std")[0], 0.01 / 1e-6, rtol=1e-4)
+    np.testing.assert_allclose(state("mean_std")[0], 0.01, atol=1e-6)
+    assert state("openpi_quantile")[1] > 1e5
+    assert abs(state("quantile")[1]) < 1.1  # within smallest and largest
+
+
+def test_statistics_that_do_not_tell_what_a_mode_needs_are_refused() -> None:
+    summary = summarize(np.random.default_rng(0).normal(size=(9, 2)))
+    unknown = np.full(2, np.nan)
+    released = replace(summary, min=unknown, max=unknown)
+    Normalize(state=released, action=released, mode="openpi_quantile")
+    with pytest.raises(DataError, match="'min_max': the statistics of 'state' that it needs hold NaN"):
+        Normalize(state=released, action=released, mode="min_max")
 
 
 def test_while_acting_there_are_no_actions(make_sample) -> None:

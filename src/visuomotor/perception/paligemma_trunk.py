@@ -65,7 +65,7 @@ class PaliGemmaTrunkConfig:
     action: int = 32
     """Padded numbers of an action."""
     normalize: Mode = "mean_std"
-    """How states and actions are brought to numbers around 0."""
+    """How states and actions are brought to numbers around 0; see `released` for weights of others."""
     relative_joints: bool = False
     """Whether commanded joints are measured from the current state, as most released policies have them;
     a gripper stays absolute."""
@@ -89,6 +89,17 @@ class PaliGemmaTrunkConfig:
     def pi0_fast(cls) -> PaliGemmaTrunkConfig:
         """That of pi0-FAST; actions are as wide as the robot's in its released code, and padded here."""
         return cls(max_tokens=180, normalize="quantile", prompt="before_tokens")
+
+    def released(self) -> PaliGemmaTrunkConfig:
+        """The same with the normalization of the released code, which belongs to its weights.
+
+        Raises:
+            ValueError: The released code has no normalization of this kind.
+        """
+        modes: dict[Mode, Mode] = {"mean_std": "openpi_mean_std", "quantile": "openpi_quantile"}
+        if self.normalize not in (*modes, *modes.values()):
+            raise unknown_name("normalization that was released", self.normalize, modes)
+        return replace(self, normalize=modes.get(self.normalize, self.normalize))
 
     @property
     def decoder(self) -> DecoderConfig:

@@ -109,8 +109,8 @@ class PI0Config:
 
     @classmethod
     def published(cls) -> PI0Config:
-        """The released network and loss: PaliGemma 3B and an expert of 300 million weights."""
-        return cls(padding="learned")
+        """The released network, loss and normalization: PaliGemma 3B and an expert of 300 million weights."""
+        return cls(trunk=PaliGemmaTrunkConfig().released(), padding="learned")
 
     @classmethod
     def small(cls) -> PI0Config:

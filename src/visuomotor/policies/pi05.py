@@ -171,8 +171,8 @@ class PI05Config:
 
     @classmethod
     def published(cls) -> PI05Config:
-        """The released network and loss: PaliGemma 3B and an expert of 300 million weights."""
-        return cls(padding="learned")
+        """The released network, loss and normalization: PaliGemma 3B and an expert of 300 million weights."""
+        return cls(trunk=PaliGemmaTrunkConfig.pi05().released(), padding="learned")
 
     @classmethod
     def small(cls) -> PI05Config:

@@ -84,8 +84,8 @@ class PI0FASTConfig:
 
     @classmethod
     def published(cls) -> PI0FASTConfig:
-        """The released network: PaliGemma 3B alone, which writes the 2048 tokens of FAST+."""
-        return cls(vocabulary=2048)
+        """The released network and normalization: PaliGemma 3B alone, which writes 2048 tokens of FAST+."""
+        return cls(trunk=PaliGemmaTrunkConfig.pi0_fast().released(), vocabulary=2048)
 
     @classmethod
     def small(cls) -> PI0FASTConfig:

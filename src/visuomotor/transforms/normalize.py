@@ -13,7 +13,9 @@ from visuomotor.types import Dimension, Observation, Sample, Stats, Summary
 
 __all__ = ["Mode", "Normalize", "within_limits"]
 
-Mode = Literal["mean_std", "quantile", "min_max"]
+Mode = Literal["mean_std", "quantile", "min_max", "openpi_mean_std", "openpi_quantile"]
+OPENPI = 1e-6
+"""What the released code of the pi family adds to each spread, in raw units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +26,20 @@ class Normalize:
     then divided by 1, so that a deviation is not blown up; an action by `floor`, so that it comes back
     as the constant whatever the model says about it.
 
+    Weights that were released with pi0, pi0-FAST and pi0.5 learned otherwise, and need what they learned
+    with: "openpi_mean_std" is `(raw - mean) / (std + 1e-6)`, and "openpi_quantile"
+    `2 (raw - q01) / (q99 - q01 + 1e-6) - 1`. They know no floor and no minimum: a dimension that is nearly
+    constant in their data is blown up, by as much as a million.
+
     Attributes:
         state: Statistics of the state.
         action: Statistics of the action.
         mode: "mean_std": mean 0, standard deviation 1. "quantile": 1 % and 99 % become -1 and 1; a
             dimension of which these two are equal, though it moves, uses minimum and maximum (a
             gripper that is nearly always open). "min_max": smallest and largest become -1 and 1.
+            "openpi_mean_std", "openpi_quantile": as above.
         action_mode: Mode of the actions, if it is not that of the states.
-        floor: Spread below which a dimension is constant, in its raw unit.
+        floor: Spread below which a dimension is constant, in its raw unit; not for openpi's modes.
         skip_state: Indices of state dimensions that stay in raw units.
         skip_action: Indices of action dimensions that stay in raw units (a gripper in [0, 1], say).
     """
@@ -56,7 +64,9 @@ class Normalize:
         for feature, constant in (("state", 1.0), ("action", self.floor)):
             summary, skip = getattr(self, feature), getattr(self, f"skip_{feature}")
             center, spread = _center_and_spread(summary, modes[feature], self.floor)
-            scale = np.where(spread < self.floor, constant, spread)
+            scale = spread
+            if not modes[feature].startswith("openpi"):
+                scale = np.where(spread < self.floor, constant, spread)
             wrong = [index for index in skip if not 0 <= index < len(center)]
             if wrong:
                 raise ValueError(
@@ -65,7 +75,8 @@ class Normalize:
             center[list(skip)], scale[list(skip)] = 0.0, 1.0
             if not (np.isfinite(center).all() and np.isfinite(scale).all()):
                 raise DataError(
-                    f"normalization: the statistics of {feature!r} hold NaN or infinity. Recompute them."
+                    f"normalization {modes[feature]!r}: the statistics of {feature!r} that it needs hold NaN "
+                    "or infinity. Recompute them, or choose a mode that released statistics tell."
                 )
             object.__setattr__(self, f"_{feature}", (center, scale))
 
@@ -123,6 +134,12 @@ def within_limits(summary: Summary, dimensions: Sequence[Dimension]) -> Summary:
 
 def _center_and_spread(summary: Summary, mode: Mode, floor: float) -> tuple[np.ndarray, np.ndarray]:
     """What becomes 0, and how far from it 1 is; float64, one a dimension."""
+    if mode == "openpi_mean_std":
+        return np.array(summary.mean, np.float64), np.array(summary.std, np.float64) + OPENPI
+    if mode == "openpi_quantile":
+        low, high = np.asarray(summary.q01, np.float64), np.asarray(summary.q99, np.float64)
+        half = (high - low + OPENPI) / 2
+        return low + half, half
     if mode == "mean_std":
         return np.array(summary.mean, np.float64), np.array(summary.std, np.float64)
     low, high = np.asarray(summary.min, np.float64), np.asarray(summary.max, np.float64)

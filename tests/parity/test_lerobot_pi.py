@@ -24,6 +24,7 @@ from visuomotor.backbones.siglip import SigLIPConfig
 from visuomotor.errors import CheckpointError
 from visuomotor.generative import flow
 from visuomotor.nn.mixture import Segment, join, run
+from visuomotor.perception.augmentation import AugmentationConfig
 from visuomotor.perception.chunk_flow import flow_error
 from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig
 from visuomotor.policies import pi0_fast, pi05
@@ -52,7 +53,12 @@ def trunk(*, tied: bool = True, **options: object) -> PaliGemmaTrunkConfig:
         vision=SigLIPConfig.tiny(IMAGE), language=replace(language, decoder=decoder, tied=tied)
     )
     return PaliGemmaTrunkConfig(
-        paligemma=paligemma, max_tokens=PROMPT, state=PADDED, action=PADDED, **options
+        paligemma=paligemma,
+        max_tokens=PROMPT,
+        state=PADDED,
+        action=PADDED,
+        augmentation=AugmentationConfig.none(),
+        **options,
     )
 
 

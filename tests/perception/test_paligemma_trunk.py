@@ -22,6 +22,7 @@ from visuomotor.backbones.siglip import SigLIPConfig
 from visuomotor.errors import CheckpointError, DataError
 from visuomotor.nn.mixture import Segment, run
 from visuomotor.nn.weights import unfilled
+from visuomotor.perception.augmentation import AugmentationConfig
 from visuomotor.perception.paligemma_trunk import (
     PACK,
     PaliGemmaTrunkConfig,
@@ -150,6 +151,40 @@ def test_a_compiled_call_leaves_out_what_is_not_there(tokenizer: str) -> None:
         found = quick(batch, torch.Generator().manual_seed(0)).actions
     torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
     assert list(given[0].images) == ["front"]
+
+
+def test_pictures_are_augmented_while_learning_and_not_while_acting(tokenizer: str) -> None:
+    """Wrist views keep their place; with colors left alone they are as they were."""
+    turns = replace(AugmentationConfig.none(), turn_deg=20.0)
+    config = replace(PI0Config.tiny(), trunk=trunk(tokenizer, augmentation=turns))
+    policy = PI0(config, {"one": armed_body()}).eval()
+    batch = random_batch(policy)
+
+    def learned(seed: int) -> torch.Tensor:
+        return policy.trunk.learn(batch, torch.Generator().manual_seed(seed)).prefix.tokens
+
+    with torch.no_grad():
+        acting, learning = policy.trunk.observe(batch).prefix.tokens, learned(0)
+        front, wrist = (
+            slice(config.trunk.paligemma.vision.tokens),
+            slice(config.trunk.paligemma.vision.tokens, None),
+        )
+        assert not torch.equal(acting[:, front], learning[:, front])
+        assert torch.equal(acting[:, wrist], learning[:, wrist])
+        assert torch.equal(learning, learned(0))
+        assert not torch.equal(learning, learned(1))
+
+
+def test_without_flow_and_guess_a_chunk_is_a_failure(tokenizer: str) -> None:
+    sizes = trunk(tokenizer, prompt="before_tokens", normalize="quantile", max_tokens=220)
+    config = replace(PI05Config.tiny(), trunk=sizes, insulated=True, vocabulary=100, weight=0.0)
+    policy = PI05(config, {"one": armed_body()}).eval()
+    with torch.no_grad():
+        acted = policy.act(random_batch(policy))
+    assert acted.failures is not None
+    assert all("weight above 0" in str(reason) for reason in acted.failures)
+    assert acted.mask is not None
+    assert not acted.mask.any()
 
 
 def test_the_prompts_are_those_of_the_released_code(tokenizer: str) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor, nn
 
 from visuomotor.backbones.checkpoint import find_model
@@ -18,6 +18,7 @@ from visuomotor.nn.decoder import Decoder, DecoderConfig
 from visuomotor.nn.masks import needed
 from visuomotor.nn.mixture import Segment
 from visuomotor.nn.pictures import resize_with_pad, unit_pictures
+from visuomotor.perception.augmentation import AugmentationConfig, augmented
 from visuomotor.perception.geometry import every_camera
 from visuomotor.perception.sight import real_actions
 from visuomotor.perception.trunk import Seen, Writing, unread
@@ -29,7 +30,7 @@ from visuomotor.transforms.pad import PadCameras, PadDimensions
 from visuomotor.transforms.prompt import Prompt, cleaned
 from visuomotor.transforms.relative import RELATIVE, RelativeActions, relative_joints
 from visuomotor.transforms.written_text import Spelling
-from visuomotor.types import Batch, Diet, Sample, Spec, Stats, Tokens
+from visuomotor.types import Batch, Camera, Diet, Sample, Spec, Stats, Tokens
 
 __all__ = ["PaliGemmaTrunk", "PaliGemmaTrunkConfig", "binned", "check_writing"]
 
@@ -73,6 +74,8 @@ class PaliGemmaTrunkConfig:
     """What the prompt says: the instruction alone, as in pi0; also the state, as in pi0.5; or, as in
     pi0-FAST, both in lower case and without what announces actions, which is then written. A question
     about a picture has no state."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """How pictures change in training."""
 
     def __post_init__(self) -> None:
         if self.prompt not in get_args(Prompting):
@@ -204,13 +207,13 @@ class PaliGemmaTrunk(nn.Module):
         """Of the language model."""
         return self.paligemma.language.decoder
 
-    def load_pretrained(self) -> None:
-        """Nothing: released weights belong to a whole policy, and its family loads them."""
-
     @property
     def guesses(self) -> bool:
         """It guesses no chunk."""
         return False
+
+    def load_pretrained(self) -> None:
+        """Nothing: released weights belong to a whole policy, and its family loads them."""
 
     def unread(self) -> tuple[nn.Module, ...]:
         """Parts of the decoder that nothing reads where no answer of its own is asked for."""
@@ -334,35 +337,46 @@ class PaliGemmaTrunk(nn.Module):
 
     def observe(self, batch: Batch) -> Seen:
         """What is observed while acting."""
-        state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
-        shape = (len(state), self.horizon, self.config.action)
-        return Seen(self._prefix(batch), state, state.new_zeros(shape), state.new_ones(shape))
+        return self._known(batch, self._prefix(batch, lambda _, pictures: pictures))
 
     def learn(self, batch: Batch, generator: torch.Generator | None) -> Seen:
-        """What a batch with actions teaches."""
+        """What a batch with actions teaches; its pictures are augmented."""
         if batch.actions is None:
             raise ValueError("trunk: the batch has no actions to learn from.")
-        return self.observe(batch)._replace(left=batch.actions, mask=real_actions(batch), ran=batch.executed)
+        how = self.config.augmentation
 
-    def _prefix(self, batch: Batch) -> Segment:
+        def change(camera: Camera, pictures: Tensor) -> Tensor:
+            return augmented(pictures, how, moves=how.moves(camera), generator=generator)
+
+        seen = self._known(batch, self._prefix(batch, change))
+        return seen._replace(left=batch.actions, mask=real_actions(batch), ran=batch.executed)
+
+    def _known(self, batch: Batch, prefix: Segment) -> Seen:
+        """What is observed, with nothing guessed."""
+        state = batch.state[:, -1] * batch.history_mask[:, -1:] * batch.state_mask
+        shape = (len(state), self.horizon, self.config.action)
+        return Seen(prefix, state, state.new_zeros(shape), state.new_ones(shape))
+
+    def _prefix(self, batch: Batch, change: Callable[[Camera, Tensor], Tensor]) -> Segment:
         """Pictures and prompt; cameras and padding that no sample of the batch has are dropped."""
         if batch.tokens is None:
             raise ValueError("trunk: the batch has no prompt. Run the policy's transforms first.")
         most = self.config.max_tokens  # what a family writes behind the prompt is its own
         ids, attend = batch.tokens.ids[:, :most], batch.tokens.attend[:, :most]
-        names = [view.name for view in self.views]
+        views = self.views
         if torch.compiler.is_compiling():
-            names = [name for name in names if name in batch.image_mask]  # see `packed`
+            views = tuple(view for view in views if view.name in batch.image_mask)  # see `packed`
         else:  # exact: what is masked takes no place and no position
-            names = [name for name in names if bool(batch.image_mask[name][:, -1].any())]
+            views = tuple(view for view in views if bool(batch.image_mask[view.name][:, -1].any()))
             longest = int(attend.sum(1).max())
             ids, attend = ids[:, :longest], attend[:, :longest]
-        there = {name: batch.image_mask[name][:, -1] for name in names}
-        parts = [self._seen(batch.images[name][:, -1]) for name in names]
-        real = [there[name][:, None].expand(part.shape[:2]) for name, part in zip(names, parts, strict=True)]
+        parts, real = [], []
+        for view in views:
+            parts.append(self.paligemma.see(change(view, self._pictures(batch.images[view.name][:, -1]))))
+            real.append(batch.image_mask[view.name][:, -1:].expand(parts[-1].shape[:2]))
         tokens = torch.cat([*parts, self.paligemma.language.embed(ids)], dim=1)
         return Segment(tokens=tokens, real=needed(torch.cat([*real, attend], dim=1)))
 
-    def _seen(self, pixels: Tensor) -> Float[Tensor, "row token feature"]:
+    def _pictures(self, pixels: UInt8[Tensor, "row height width 3"]) -> Float[Tensor, "row 3 tall wide"]:
         size = self.config.paligemma.vision.image
-        return self.paligemma.see(unit_pictures(resize_with_pad(pixels, size, size)))
+        return unit_pictures(resize_with_pad(pixels, size, size))

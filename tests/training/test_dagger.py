@@ -22,6 +22,7 @@ from visuomotor.errors import DataError
 from visuomotor.evaluation.runner import FIRST_SEED, evaluate
 from visuomotor.experts.collect import Collection
 from visuomotor.experts.disturbance import Noise
+from visuomotor.policies.pi0_fast import PI0FASTConfig
 from visuomotor.rollout import plain
 from visuomotor.training import dagger as module
 from visuomotor.training.dagger import DaggerConfig, DaggerReport, dagger, expert_share
@@ -158,6 +159,24 @@ def test_more_rounds_may_be_asked_for_and_weights_may_be_kept(finished: Path, tm
         return float(sum((a - b).detach().square().sum() for a, b in pairs))
 
     assert 0 < away(kept) < away(scratch)
+
+
+@pytest.mark.parametrize("retrain", ["scratch", "continue"])
+def test_what_is_fitted_to_data_is_fitted_to_the_demonstrations(tmp_path: Path, retrain: Any) -> None:
+    """A codec of later data would give the tokens of earlier rounds another meaning."""
+    config = replace(CONFIG, retrain=retrain, validation=1)
+    tiny = replace(PI0FASTConfig.tiny(), horizon=2)
+    report = run(
+        tmp_path / "run",
+        config,
+        policy="pi0_fast",
+        policy_config=tiny,
+        training=replace(TRAINING, steps=2, save_every=2),
+    )
+    assert [one.round for one in report.rounds] == [1, 2]
+    codecs = [load_agent(tmp_path / "run" / one.policy).policy.config.codec for one in report.rounds]
+    assert codecs[0] is not None
+    assert codecs[0] == codecs[1]
 
 
 def test_a_person_corrects_through_the_same_door(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ expert in the states that the learner meets, and they grow with the length only:
     round i + 1   play beta_i expert + (1 - beta_i) policy i; label every state with the expert; add to D
 
 and the best policy on validation is returned. Any family works: it is trained by `train_from_folder` and
-acts through a session. Labels are whole chunks (see `visuomotor.experts.corrections`). Every part goes on
-where it was stopped, and a run that was killed ends with the same bits.
+acts through a session. What it fits to data first, such as a codec or the words that it writes, it fits to
+the demonstrations of round 1. Labels are whole chunks (see `visuomotor.experts.corrections`). Every part
+goes on where it was stopped, and a run that was killed ends with the same bits.
 
 Source: Ross, Gordon and Bagnell 2011, "A reduction of imitation learning and structured prediction to
 no-regret online learning", algorithm 3.1.
@@ -36,6 +37,7 @@ import numpy as np
 import torch
 
 from visuomotor.agent.config import differences, to_plain
+from visuomotor.agent.folder import read_config
 from visuomotor.data.files import replace_json
 from visuomotor.data.labels import find_labels, label_columns
 from visuomotor.data.lerobot import LeRobotReader, LeRobotWriter
@@ -322,11 +324,6 @@ class _Run:
         config = self.config
         spec, told, columns = inspect_collection(self.job)
         model = build_policy(self.policy, self.policy_config, {self.key: spec}, seed=self.training.seed)
-        if model.unfitted:
-            raise ValueError(
-                f"dagger: {self.policy!r} fits something to its data, which grow from round to round. "
-                "Train it on demonstrations first, and begin with the config of that checkpoint."
-            )
         turns = Turns(
             round=number,
             beta=expert_share(number, law=config.law, decay=config.decay),
@@ -375,6 +372,12 @@ class _Run:
             latency=self.config.latency,
         )
 
+    def _fitted(self, number: int) -> Any | None:
+        """The config that round `number` trains: what is fitted to data, such as a codec, is fitted once, to
+        the demonstrations.
+        """
+        return self.policy_config if number == 1 else read_config(self.place(1) / "policy")[1]
+
     def _train(self, number: int) -> TrainReport:
         config = self.training
         if number > 1 and self.config.later_steps is not None:
@@ -384,7 +387,7 @@ class _Run:
             {self.key: self.data},
             out=self.place(number) / "policy",
             policy=self.policy,
-            policy_config=self.policy_config,
+            policy_config=self._fitted(number),
             config=config,
             text_path=self.text_path,
             cache=self.cache,

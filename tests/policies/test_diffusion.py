@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from calibrated import armed_body, body
+from calibrated import armed_body, body, random_batch
 
 from visuomotor.data.collate import collate
 from visuomotor.nn.weights import unfilled
@@ -133,3 +133,79 @@ def test_the_temperature_scales_the_noise_that_a_call_starts_from() -> None:
     with torch.no_grad():
         assert torch.equal(cool.act(batch, noise=noise).actions, warm.act(batch, noise=noise / 2).actions)
         assert not torch.equal(warm.act(batch, noise=noise).actions, warm.act(batch, noise=noise / 2).actions)
+
+
+@pytest.mark.slow
+def test_learned_prefixes_keep_the_contract() -> None:
+    config = replace(TINY, max_delay=2)
+    check_policy(
+        lambda: DiffusionPolicy(config, {"one": armed_body()}), compiles=False, steps=500, learning_rate=1e-2
+    )
+
+
+@pytest.mark.parametrize("network", ["unet", "transformer"])
+def test_nothing_promised_is_no_difference_to_a_policy_that_learned_prefixes(network: Any) -> None:
+    torch.manual_seed(0)
+    bodies = {"one": armed_body()}
+    plain = DiffusionPolicy(replace(TINY, network=network), bodies).eval()
+    other = DiffusionPolicy(replace(plain.config, max_delay=2), bodies).eval()
+    assert not plain.window.executed
+    assert other.window.executed
+    missing, unknown = other.load_state_dict(plain.state_dict(), strict=False)
+    assert (missing, unknown) == (["network.mark"], [])
+    torch.nn.init.normal_(other.network.mark)
+    batch, noise = random_batch(plain), torch.randn(4, TINY.horizon, 3)
+    prefix, held = batch.actions[:, :3], torch.full((4, 3), 0.5)
+    with torch.no_grad():
+        assert torch.equal(plain.act(batch, noise=noise).actions, other.act(batch, noise=noise).actions)
+        for part, share in ((prefix, None), (prefix, held), (prefix[:, :2], held[:, :2])):  # guided in both
+            answers = [
+                policy.act(batch, noise=noise, prefix=part, held=share).actions for policy in (plain, other)
+            ]
+            assert torch.equal(*answers)
+        clean = [policy.act(batch, noise=noise, prefix=prefix[:, :2]).actions for policy in (plain, other)]
+    assert not torch.equal(clean[0][:, 2:], clean[1][:, 2:])
+
+
+@pytest.mark.parametrize(
+    ("network", "vision", "prediction"),
+    [("unet", "none", "sample"), ("transformer", "none", "epsilon"), ("unet", "sight", "sample")],
+)
+def test_a_policy_that_learned_prefixes_goes_on_as_it_was_begun(
+    network: Any, vision: Any, prediction: Any
+) -> None:
+    """What ran at first is -0.5 or 0.5, whatever is seen, and what should be done is half of it."""
+    torch.manual_seed(0)
+    guess = 1.0 if vision == "sight" else 0.0
+    config = replace(TINY, network=network, vision=vision, prediction=prediction, guess=guess)
+    config = replace(config, max_delay=2, temperature=1.0, draws=32)
+    policy = DiffusionPolicy(config, {"one": armed_body()})
+    batch = random_batch(policy).map(lambda tensor: tensor[:1].expand(64, *tensor.shape[1:]).contiguous())
+    side = torch.tensor([-0.5, 0.5]).repeat(32)[:, None, None]
+    ran = side.expand_as(batch.actions).contiguous()
+    batch = replace(batch, actions=ran / 2, executed=ran, blind=None)
+    lesson = batch.map(lambda tensor: tensor[:2])
+    optimizer = torch.optim.Adam(policy.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(120):
+        optimizer.zero_grad()
+        policy.loss(lesson, generator=generator).total().backward()
+        optimizer.step()
+    policy.eval()
+    noise = torch.randn(ran.shape, generator=generator)
+    with torch.no_grad():
+        free = policy.act(batch, noise=noise).actions
+        chunks = [policy.act(batch, noise=noise, prefix=ran[:, :length]).actions for length in (1, 2)]
+    assert torch.equal(chunks[1][:, :2], ran[:, :2])
+    kept = [
+        float((chunk[:, 2:].mean((1, 2)) / side[:, 0, 0] > 0.1).float().mean()) for chunk in (free, *chunks)
+    ]
+    assert kept[0] == pytest.approx(0.5, abs=0.15)
+    assert min(kept[1:]) >= 0.85  # 120 steps leave errors; a prefix that is not heeded leaves a half
+    assert float((chunks[0][:, 1:] / side).mean()) == pytest.approx(0.5, abs=0.15)  # and not what ran
+
+
+@pytest.mark.parametrize("fields", [{"max_delay": -1}, {"max_delay": 4}, {"max_delay": 1, "past": 1}])
+def test_a_delay_that_nothing_could_learn_is_refused(fields: Any) -> None:
+    with pytest.raises(ValueError, match=r"max_delay must be in \[0, horizon\)"):
+        replace(TINY, **fields)

@@ -93,7 +93,9 @@ class RealTime:
 def trained_real_time(execute: int, *, memory: int = 10) -> RealTime:
     """Real-time chunking for policies that were trained to continue a clean prefix.
 
-    They are given only the actions that will have been executed, and keep them exactly.
+    They are given only the actions that will have been executed, and keep them exactly: `compact`, `pi0`,
+    `pi05` and `diffusion` up to `max_delay` of their configs. Flow and diffusion policies without it are
+    steered towards them; others write them over their answer, whose rest does not know of it.
 
     Source: Black et al. (2025), "Training-time action conditioning for efficient real-time chunking".
     """

@@ -136,6 +136,7 @@ def loss(
     step: Int[Tensor, " batch"] | None = None,
     prediction: Prediction = "epsilon",
     promised: Int[Tensor, " batch"] | None = None,
+    ran: Float[Tensor, "batch horizon action"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Squared error of a prediction at random steps: its sum and its count.
 
@@ -150,6 +151,7 @@ def loss(
         prediction: What `predict` says.
         promised: How many first actions of each chunk are already promised: they stay clean and are not
             learned (training-time real-time chunking; Black et al. 2025 do so for flows).
+        ran: What is seen there instead of `clean`: what was executed, if that is not what should have been.
 
     Source: Ho et al. (2020), eq. 14.
     """
@@ -164,7 +166,8 @@ def loss(
     real = torch.ones_like(clean, dtype=torch.bool) if mask is None else mask.expand_as(clean)
     if promised is not None:
         early = torch.arange(clean.shape[1], device=clean.device)[None, :, None] < promised[:, None, None]
-        noisy, real = torch.where(early, clean, noisy), real & ~early
+        seen = clean if ran is None else ran if mask is None else ran.masked_fill(~mask, 0)
+        noisy, real = torch.where(early, seen, noisy), real & ~early
     error = predict(noisy, step).float() - target(schedule, clean, noise, step, prediction)
     return error.square().masked_fill(~real, 0).sum(), real.sum().to(error.dtype)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from visuomotor.errors import unknown_name
@@ -32,6 +32,7 @@ __all__ = [
     "loss",
     "prefix_weights",
     "pull",
+    "sample_delay",
     "sample_noise",
     "sample_time",
     "train_prefix",
@@ -255,6 +256,34 @@ def guide(
     return guided
 
 
+def sample_delay(
+    count: int,
+    *,
+    maximum: int,
+    generator: torch.Generator | None,
+    law: DelayLaw = "uniform",
+    device: torch.device | str = "cpu",
+) -> Int[Tensor, " batch"]:
+    """How many first ticks of each chunk are clean in training; see `train_prefix`.
+
+    Args:
+        count: Chunks.
+        maximum: Largest delay in ticks.
+        generator: Source of randomness; see `sample_noise` about None.
+        law: "uniform" on 0 ... maximum, or "falling": proportional to exp(-delay).
+        device: Where the answer lives.
+
+    Source: Black et al. (2025), "Training-time action conditioning for efficient real-time chunking".
+    """
+    if law not in get_args(DelayLaw):
+        raise unknown_name("law of delays", law, get_args(DelayLaw))
+    home = device if generator is None else generator.device
+    uniform = torch.rand((count,), generator=generator, device=home).to(device)
+    steps = torch.arange(maximum + 1, device=device)
+    odds = torch.ones_like(steps, dtype=torch.float32) if law == "uniform" else torch.exp(-steps.float())
+    return torch.searchsorted(odds.cumsum(0) / odds.sum(), uniform, right=True).clamp(max=maximum)
+
+
 def train_prefix(
     time: Float[Tensor, " batch"],
     horizon: int,
@@ -274,19 +303,13 @@ def train_prefix(
         horizon: Ticks of a chunk.
         maximum: Largest delay in ticks; below the horizon.
         generator: Source of randomness; see `sample_noise` about None.
-        law: "uniform" on 0 ... maximum, or "falling": proportional to exp(-delay).
+        law: Of the delays; see `sample_delay`.
 
     Source: Black et al. (2025), "Training-time action conditioning for efficient real-time chunking".
     """
     if not 0 <= maximum < horizon:
         raise ValueError(f"train prefix: expected 0 <= maximum < horizon, got {maximum} and {horizon}.")
-    if law not in get_args(DelayLaw):
-        raise unknown_name("law of delays", law, get_args(DelayLaw))
-    home = time.device if generator is None else generator.device
-    uniform = torch.rand(time.shape, generator=generator, device=home).to(time.device)
-    steps = torch.arange(maximum + 1, device=time.device)
-    odds = torch.ones_like(steps, dtype=torch.float32) if law == "uniform" else torch.exp(-steps.float())
-    delay = torch.searchsorted(odds.cumsum(0) / odds.sum(), uniform, right=True).clamp(max=maximum)
+    delay = sample_delay(len(time), maximum=maximum, generator=generator, law=law, device=time.device)
     learn = torch.arange(horizon, device=time.device) >= delay[:, None]
     return torch.where(learn, time[:, None], 1.0), learn
 

@@ -17,7 +17,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 __all__ = ["ConditionalUNet1D", "StepWaves", "TickConv", "TickConvTranspose"]
@@ -150,6 +150,7 @@ class ConditionalUNet1D(nn.Module):
         step_width: Size of the embedded diffusion step.
         kernel: Size of the convolutions.
         groups: Of the group norms.
+        marks: Whether it can be told which ticks are clean.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class ConditionalUNet1D(nn.Module):
         step_width: int = 256,
         kernel: int = 5,
         groups: int = 8,
+        marks: bool = False,
     ) -> None:
         super().__init__()
         self.shortens = 2 ** (len(dims) - 1)
@@ -191,19 +193,24 @@ class ConditionalUNet1D(nn.Module):
         self.final_conv = nn.Sequential(
             ConvBlock(dims[0], dims[0], kernel, groups), TickConv(dims[0], action, 1)
         )
+        self.mark = nn.Parameter(torch.zeros(dims[0])) if marks else None
 
     def forward(
         self,
         chunk: Float[Tensor, "batch horizon action"],
         step: Int[Tensor, " batch"],
         condition: Float[Tensor, "batch condition"],
+        clean: Bool[Tensor, "batch horizon"] | None = None,
     ) -> Float[Tensor, "batch horizon action"]:
-        """What is predicted of a noisy chunk."""
+        """What is predicted of a noisy chunk, whose ticks may be `clean` if it was built with `marks`."""
         hidden = chunk.transpose(1, 2)  # batch horizon action -> batch action horizon
         total = torch.cat([self.diffusion_step_encoder(step), condition], dim=-1)
-        left = []
+        left: list[Tensor] = []
         for first, second, shorter in _levels(self.down_modules):
-            hidden = second(first(hidden, total), total)
+            hidden = first(hidden, total)
+            if clean is not None and self.mark is not None and not left:
+                hidden = hidden + self.mark[:, None] * clean[:, None].to(hidden.dtype)
+            hidden = second(hidden, total)
             left.append(hidden)
             hidden = shorter(hidden)
         for middle in self.mid_modules:

@@ -200,7 +200,7 @@ class Policy(nn.Module, ABC):
             held: In [0, 1], (batch, prefix): how strongly each tick of `prefix` is held. None means that
                 all of them are promised and will be executed; a policy that was trained with clean
                 prefixes (`flow.train_prefix`) then keeps them exactly, others steer towards them
-                (`flow.guide`) or overwrite their answer (`continued`).
+                (`flow.guide`, `diffusion.guide`) or overwrite their answer (`continued`).
         """
 
     def think(self, batch: Batch, *, generator: torch.Generator | None = None) -> Context | None:

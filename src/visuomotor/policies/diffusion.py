@@ -1,3 +1,4 @@
+# long: a policy family is one file, read downwards like the method section of a paper.
 """Diffusion Policy: a chunk of actions is drawn by removing noise step by step.
 
 Chi et al. (2023), "Diffusion Policy: visuomotor policy learning via action diffusion", sections II and III.
@@ -17,7 +18,9 @@ The transformer has no dropout, and each map of an eye learns a temperature. Wit
 of the token states is seen, too, and `vision="sight"` takes everything that was observed as one vector (see
 `visuomotor.perception.sight`); with `guess` the chunk is what is left of a regression, in units of its doubt,
 and the gradients of the network stop before the observation, of which a few minutes teach them little
-(docs/results.md). The moving average of the weights is the training loop's.
+(docs/results.md). With `max_delay` it also learns to go on from actions that are already promised, which
+stay clean and are marked by a learned vector (Black et al. 2025, "Training-time action conditioning for
+efficient real-time chunking", for flows). The moving average of the weights is the training loop's.
 
 Held against LeRobot's implementation with equal weights (tests/parity), against the released parameter
 counts, and samplers against diffusers'. `policies/released/diffusion.py` reads weights of both.
@@ -36,7 +39,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from visuomotor.errors import unknown_name
-from visuomotor.generative import diffusion
+from visuomotor.generative import diffusion, flow
 from visuomotor.generative.diffusion import Prediction, Sampler, Schedule
 from visuomotor.losses import Loss, Term
 from visuomotor.nn.resnet import Norm
@@ -117,6 +120,8 @@ class DiffusionConfig:
     """Weight of the loss of the prediction, beside the losses of the shared sight."""
     guess: float = 0.0
     """Weight of a first guess by regression, of which the network models what is left; 0 for none."""
+    max_delay: int = 0
+    """Most actions of a chunk that it learns to continue, for the executor `trained_real_time`."""
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -137,6 +142,11 @@ class DiffusionConfig:
         if self.guess < 0 or (self.guess and self.vision != "sight"):
             raise ValueError(
                 f'diffusion: a first guess needs vision="sight" and a weight of at least 0, got {self.guess}.'
+            )
+        if not 0 <= self.max_delay < self.horizon or (self.max_delay and self.past):
+            raise ValueError(
+                f"diffusion: max_delay must be in [0, horizon), got {self.max_delay} of {self.horizon}; and "
+                f"0 with past ticks, which are for weights that are not trained, got past={self.past}."
             )
         halvings = 2 ** (len(self.dims) - 1)
         if self.network == "unet" and self.horizon % halvings:
@@ -226,6 +236,7 @@ class DiffusionTransformer(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, action)
+        self.mark = nn.Parameter(torch.zeros(width)) if config.max_delay else None
         tick = torch.arange(config.horizon)
         self.register_buffer("earlier", tick[:, None] >= tick[None], persistent=False)
         seen = tick[:, None] + (0 if config.past else observed) >= torch.arange(1 + observed)[None] - 1
@@ -238,11 +249,14 @@ class DiffusionTransformer(nn.Module):
         chunk: Float[Tensor, "batch horizon action"],
         step: Int[Tensor, " batch"],
         known: Float[Tensor, "batch observed known"],
+        clean: Bool[Tensor, "batch horizon"] | None = None,
     ) -> Float[Tensor, "batch horizon action"]:
-        """What is predicted of a noisy chunk."""
+        """What is predicted of a noisy chunk, whose ticks may be `clean` if it learned what that means."""
         memory = torch.cat([self.waves(step)[:, None], self.observation(known)], dim=1)
         memory = self.memory(memory + self.places)
         tokens = self.enter(chunk) + self.ticks
+        if clean is not None and self.mark is not None:
+            tokens = tokens + self.mark * clean[:, :, None].to(tokens.dtype)
         rows = (len(chunk), -1, -1)
         for block in self.blocks:
             tokens = block(
@@ -302,6 +316,7 @@ class DiffusionPolicy(Policy):
                 dims=config.dims,
                 step_width=config.step_width,
                 groups=config.groups,
+                marks=config.max_delay > 0,
             )
         else:
             self.network = DiffusionTransformer(self.action_width, known, config, ticks)
@@ -320,8 +335,10 @@ class DiffusionPolicy(Policy):
 
     @property
     def window(self) -> Window:
-        """History of the config, and what of its horizon is not over."""
-        return Window(history=self.config.history, horizon=self.config.horizon - self.config.past)
+        """History of the config, what of its horizon is not over, and with `max_delay` what ran."""
+        config = self.config
+        horizon, ran = config.horizon - config.past, config.max_delay > 0
+        return Window(history=config.history, horizon=horizon, executed=ran)
 
     @property
     def diet(self) -> Diet:
@@ -356,6 +373,9 @@ class DiffusionPolicy(Policy):
     def loss(self, batch: Batch, *, generator: torch.Generator | None) -> Loss:
         """Squared error of the prediction at a random step, and the losses of the shared sight.
 
+        With `max_delay` the first ticks of each chunk are what ran there, as many as a draw says, and the
+        others count.
+
         Source: eq. 5.
         """
         if batch.actions is None or batch.horizon_mask is None or batch.action_mask is None:
@@ -366,25 +386,33 @@ class DiffusionPolicy(Policy):
         if self.sight:
             lesson = self.sight.learn(batch, generator)
             vector, actions, mask, terms = lesson.vector, lesson.actions, lesson.mask, dict(lesson.losses)
+            ran = lesson.executed
             if self.guess:
+                if self.config.max_delay:
+                    ran = self.guess.around(vector, ran) / FARTHEST
                 left, told = self.guess.learn(vector, actions, mask, self.config.guess)
                 vector, actions, terms = vector.detach(), left / FARTHEST, terms | told
             known = vector[:, None]
         else:
-            known, actions, mask = (
-                self.known(batch, generator, learning=True),
-                batch.actions,
-                real_actions(batch),
-            )
+            known = self.known(batch, generator, learning=True)
+            actions, mask = batch.actions, real_actions(batch)
+            ran = actions if batch.executed is None else batch.executed
         rows = torch.arange(len(known), device=known.device).repeat(self.config.draws)
-        real = mask.any(1)[rows]
+        real, promised, clean = mask.any(1)[rows], None, None
+        if self.config.max_delay:
+            promised = flow.sample_delay(
+                len(rows), maximum=self.config.max_delay, generator=generator, device=rows.device
+            )
+            clean = torch.arange(actions.shape[1], device=rows.device) < promised[:, None]
         total, count = diffusion.loss(
-            lambda points, step: self.predict(points, step, known[rows], real),
+            lambda points, step: self.predict(points, step, known[rows], real, clean),
             self.schedule,
             actions[rows],
             generator=generator,
             mask=mask[rows],
             prediction=self.config.prediction,
+            promised=promised,
+            ran=ran[rows],
         )
         return Loss({"noise": Term(total, count, self.config.weight), **terms})
 
@@ -398,7 +426,11 @@ class DiffusionPolicy(Policy):
         prefix: Tensor | None = None,
         held: Tensor | None = None,
     ) -> Acted:
-        """A chunk drawn by the sampler; with a prefix, guided towards it as far as it is held."""
+        """A chunk drawn by the sampler.
+
+        Promised actions that it learned to continue are clean all the way; it is guided towards others, as
+        far as they are held.
+        """
         if batch.action_mask is None:
             raise ValueError("diffusion: the batch has no action mask. Run the policy's transforms first.")
         past = self.config.past
@@ -411,19 +443,27 @@ class DiffusionPolicy(Policy):
         around, scale = self.around(known[:, -1])
         real = batch.action_mask
 
+        clean: Tensor | None = None
+
         def plain(points: Tensor, step: Tensor) -> Tensor:
-            return self.predict(points, step, known, real)
+            return self.predict(points, step, known, real, clean)
 
         predict: diffusion.Predict = plain
+        kept: Tensor | None = None
         if prefix is not None:
             weights = prefix.new_ones(prefix.shape[1]) if held is None else held.to(prefix)
             promised, weights = F.pad(prefix, (0, 0, past, 0)), F.pad(weights, (past, 0))
             reach = promised.shape[1]
             promised = (promised - around[:, :reach]) / scale[:, :reach]
-            predict = diffusion.guide(
-                plain, self.schedule, promised, weights, prediction=self.config.prediction
-            )
-        drawn = diffusion.sample(predict, self.rungs, self.config.temperature * noise, generator=generator)
+            if held is None and reach <= self.config.max_delay:
+                kept = promised if self.guess is None else promised.clamp(-1, 1)
+                clean = (torch.arange(noise.shape[1], device=noise.device) < reach).expand(len(noise), -1)
+            else:
+                predict = diffusion.guide(
+                    plain, self.schedule, promised, weights, prediction=self.config.prediction
+                )
+        start = self.config.temperature * noise
+        drawn = diffusion.sample(predict, self.rungs, start, generator=generator, promised=kept)
         actions = (around + scale * drawn)[:, past:].float()
         if prefix is not None:  # what will have run stands as it is, however far the pull came
             surely = prefix.new_ones(prefix.shape[:2]) if held is None else (held >= 1).to(prefix)
@@ -446,12 +486,13 @@ class DiffusionPolicy(Policy):
         step: Int[Tensor, " row"],
         known: Float[Tensor, "row observed known"],
         real: Bool[Tensor, "row action"],
+        clean: Bool[Tensor, "row horizon"] | None = None,
     ) -> Float[Tensor, "row horizon action"]:
-        """The noise of noisy chunks; padded dimensions are not read."""
+        """The noise of noisy chunks, some of whose ticks may be clean; padded dimensions are not read."""
         points = points * real[:, None]
         if self.config.network == "unet":
             known = known.flatten(1)
-        return self.network(points, step, known)
+        return self.network(points, step, known, clean)
 
     def known(
         self, batch: Batch, generator: torch.Generator | None, *, learning: bool

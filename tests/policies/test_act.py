@@ -71,7 +71,7 @@ def test_promised_actions_stand_at_the_beginning(config: ACTConfig) -> None:
     assert torch.equal(found[:, 2:], free[:, 2:])
 
 
-def parameters_by_hand(*, decoder_layers: int, cameras: int, size: int) -> int:
+def parameters_by_hand(*, decoder_layers: int, resnets: int, size: int) -> int:
     """Of the network of the paper's appendix C: width 512, feed-forward 3200, latent 32, horizon 100."""
     width, feed, latent, horizon = 512, 3200, 32, 100
 
@@ -83,7 +83,7 @@ def parameters_by_hand(*, decoder_layers: int, cameras: int, size: int) -> int:
     encoder = 4 * (attention + feeding + 2 * norm)
     decoder = decoder_layers * (2 * attention + feeding + 3 * norm) + norm
     posterior = encoder + width + 2 * linear(size, width) + linear(width, 2 * latent)
-    eyes = cameras * (11_176_512 - 9_600) + linear(512, width)  # ResNet-18 without classifier and norms
+    eyes = resnets * (11_176_512 - 9_600) + linear(512, width)  # ResNet-18 without classifier and norms
     return (
         posterior + encoder + decoder + eyes
         + linear(latent, width) + linear(size, width) + linear(width, size) + 2 * width + horizon * width
@@ -94,13 +94,20 @@ def test_published_parameter_counts() -> None:
     with torch.device("meta"):
         published = ACT(ACTConfig.published(), {"one": aloha()})
         lerobot = ACT(ACTConfig.lerobot(), {"one": aloha()})
-    # The released code prints 83.92M, and has a head of 513 that is never trained.
+        views = tuple(Camera(name=name, height=480, width=640) for name in ("high", "low", "left", "right"))
+        four = {"one": replace(aloha(), cameras=views)}
+        shared = ACT(ACTConfig.published(), four)
+        each = ACT(replace(ACTConfig.published(), backbones="each"), four)
+    # The released code prints 83.92M, for four cameras, too, and has a head of 513 that is never trained.
     count = sum(weight.numel() for weight in published.parameters())
-    assert count == parameters_by_hand(decoder_layers=7, cameras=1, size=14) == 83_922_574
+    assert count == parameters_by_hand(decoder_layers=7, resnets=1, size=14) == 83_922_574
+    assert sum(weight.numel() for weight in shared.parameters()) == count
+    apart = sum(weight.numel() for weight in each.parameters())
+    assert apart == parameters_by_hand(decoder_layers=7, resnets=4, size=14)
     # LeRobot logs 51,613,582 for 14 joints.
     live = sum(weight.numel() for weight in published.parameters() if weight.requires_grad)
     assert live == sum(weight.numel() for weight in lerobot.parameters()) == 51_613_582
-    assert live == parameters_by_hand(decoder_layers=1, cameras=1, size=14)
+    assert live == parameters_by_hand(decoder_layers=1, resnets=1, size=14)
 
 
 def test_the_small_size_is_what_two_cores_train() -> None:

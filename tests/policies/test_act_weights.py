@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +14,7 @@ from visuomotor.policies.act import ACT, ACTConfig, Network, load_released
 from visuomotor.types import Camera, Dimension, Spec
 
 WIDTH, FEED, LATENT, HORIZON, SIZE = 512, 3200, 32, 100, 14  # of both releases
+DEAD = re.compile(r"model\.transformer\.decoder\.layers\.[1-6]\.")  # layers that are never computed
 
 
 def resnet_shapes(prefix: str) -> dict[str, tuple[int, ...]]:
@@ -76,11 +80,11 @@ def lerobot_shapes() -> dict[str, tuple[int, ...]]:
     }
 
 
-def original_shapes(cameras: int = 2) -> dict[str, tuple[int, ...]]:
-    """The code released with the paper: `ACTPolicy.state_dict()`."""
+def original_shapes(resnets: int = 1) -> dict[str, tuple[int, ...]]:
+    """The code released with the paper: `ACTPolicy.state_dict()`, with one ResNet whatever it sees."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for camera in range(cameras):
-        shapes |= resnet_shapes(f"model.backbones.{camera}.0.body.")
+    for number in range(resnets):
+        shapes |= resnet_shapes(f"model.backbones.{number}.0.body.")
     for number in range(4):
         shapes |= layer_shapes(f"model.encoder.layers.{number}.")
         shapes |= layer_shapes(f"model.transformer.encoder.layers.{number}.")
@@ -155,12 +159,26 @@ def test_every_entry_of_the_original_finds_its_place() -> None:
         "model.encoder_joint_proj.weight": "posterior.state.weight",
         "model.transformer.encoder.layers.1.linear1.bias": "encoder.1.linear1.bias",
         "model.transformer.decoder.layers.6.norm3.bias": "decoder.6.norm3.bias",
-        "model.backbones.1.0.body.conv1.weight": "eyes.1.conv1.weight",
+        "model.backbones.0.0.body.conv1.weight": "eyes.0.conv1.weight",
         "model.query_embed.weight": "ticks.weight",
         "model.latent_out_proj.weight": "from_latent.weight",
         "model.latent_proj.weight": "posterior.leave.weight",
     }.items():
         assert found[number[theirs]] == ours
+
+
+def test_a_resnet_for_each_camera_is_a_variant_of_the_original() -> None:
+    config = replace(ACTConfig.published(), backbones="each", decoder_layers=1)
+    weights = tensors(original_shapes(resnets=2))
+    weights = {name: value for name, value in weights.items() if not DEAD.match(name)}
+    loaded = network(config, cameras=2)
+    load_released(loaded, weights, "original")
+    for camera in range(2):
+        theirs = weights[f"model.backbones.{camera}.0.body.layer1.0.conv1.weight"]
+        assert torch.equal(loaded.state_dict()[f"eyes.{camera}.layer1.0.conv1.weight"], theirs)
+    shared = network(replace(config, backbones="shared"), cameras=2)
+    with pytest.raises(CheckpointError, match=r"unknown.*backbones.1.0.body"):
+        load_released(shared, weights, "original")
 
 
 def test_what_does_not_fit_is_an_error_with_the_closest_name() -> None:
@@ -182,6 +200,6 @@ def test_what_does_not_fit_is_an_error_with_the_closest_name() -> None:
 
 
 def test_a_layout_without_a_place_for_a_part_says_so() -> None:
-    two = network(ACTConfig.published(), cameras=2)
+    two = network(replace(ACTConfig.published(), backbones="each"), cameras=2)
     with pytest.raises(CheckpointError, match=r"no place for 'eyes.1.conv1.weight'"):
         load_released(two, tensors(lerobot_shapes()), "lerobot")

@@ -86,7 +86,7 @@ class ACTConfig:
     seen_tokens: int = 4
     """Tokens that the encoder gets from the shared sight."""
     backbones: Backbones = "shared"
-    """One ResNet-18 for all cameras, or one for each."""
+    """One ResNet-18 for all cameras, as released, or one for each, as in ACT++ (Fu et al. 2024)."""
     norm: Norm = "frozen"
     """Norm of the ResNet-18: "frozen" for pretrained weights, "group" to train it from scratch."""
     backbone_width: int = 64
@@ -136,8 +136,12 @@ class ACTConfig:
 
     @classmethod
     def published(cls) -> ACTConfig:
-        """The released network and loss: 7 decoder layers, one of which does something; a ResNet a camera."""
-        return cls(decoder="published", average="all", backbones="each")
+        """The released network and loss: 7 decoder layers, one of which does something.
+
+        All cameras share a ResNet, so 83,922,574 weights for 14 joints whatever their number. Weights of
+        ACT++, which has one for each camera, need `backbones="each"`.
+        """
+        return cls(decoder="published", average="all")
 
     @classmethod
     def lerobot(cls) -> ACTConfig:

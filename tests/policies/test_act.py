@@ -59,6 +59,14 @@ def test_the_published_decoder_keeps_the_contract() -> None:
     check_policy(lambda: ACT(config, {"one": body("arm")}), learning_rate=1e-3, samples=2, compiles=False)
 
 
+def test_states_alone_keep_the_contract() -> None:
+    blind = {key: replace(spec, cameras=()) for key, spec in BODIES.items()}
+    config = replace(ACTConfig.tiny(), vision="none")
+    check_policy(lambda: ACT(config, blind), learning_rate=1e-3, compiles=False)
+    with pytest.raises(ValueError, match='Use vision="none"'):
+        ACT(RESNET, blind)
+
+
 @pytest.mark.parametrize("config", [ACTConfig.tiny(), RESNET])
 def test_promised_actions_stand_at_the_beginning(config: ACTConfig) -> None:
     policy = built(config)

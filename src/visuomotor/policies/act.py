@@ -23,7 +23,8 @@ do not compute them either. Its L1 is divided by padded ticks, too: `average="al
   one it is.
 - With a language reader, the token states of the instruction are further tokens of the encoder.
 - `vision="sight"` gives the encoder a few tokens made of everything that was observed, in the place of
-  feature maps (see `visuomotor.perception.sight`), and learns from blind samples, too.
+  feature maps (see `visuomotor.perception.sight`), and learns from blind samples, too. `vision="none"`
+  leaves latent and state alone.
 - The unused head of the released network that was to tell padding (513 numbers) is left out.
 
 Held against LeRobot's implementation with equal weights (tests/parity) and against the parameter counts
@@ -63,7 +64,7 @@ from visuomotor.types import Batch, Diet, Spec, Stats, Summary, Window
 
 __all__ = ["ACT", "ACTConfig", "Layout", "load_released", "released_names"]
 
-Vision = Literal["resnet18", "sight"]
+Vision = Literal["resnet18", "sight", "none"]
 Decoder = Literal["published", "deep"]
 Average = Literal["real", "all"]
 Backbones = Literal["shared", "each"]
@@ -78,7 +79,7 @@ class ACTConfig:
     horizon: int = 100
     """Actions predicted by one call."""
     vision: Vision = "resnet18"
-    """Feature maps of a ResNet-18, or the shared sight, which learns to look within minutes."""
+    """Feature maps of a ResNet-18; the shared sight, which learns to look within minutes; or state only."""
     sight: SightConfig = field(default_factory=SightConfig)
     """The eyes of `vision="sight"`."""
     language: LanguageConfig = field(default_factory=LanguageConfig.none)
@@ -356,7 +357,7 @@ class ACT(Policy):
     def __init__(self, config: ACTConfig, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)
         specs = self.bodies.values()
-        self.views = every_camera(specs)
+        self.views = every_camera(specs) if config.vision != "none" else ()
         self.state_width = max(len(spec.state) for spec in specs)
         self.action_width = max(len(spec.action) for spec in specs)
         self.sight: Sight | None = None
@@ -365,8 +366,10 @@ class ACT(Policy):
         if config.vision == "sight":
             self.sight = Sight(config.sight, self.bodies, language=config.language)
         else:
-            if not self.views:
-                raise ValueError("ACT: expected at least one camera, got none.")
+            if not self.views and config.vision != "none":
+                raise ValueError(
+                    'ACT: expected at least one camera, got none. Use vision="none" without one.'
+                )
             if config.language.reader != "none":
                 self.language = Language(config.language)
             if len(self.embodiments) > 1:

@@ -26,7 +26,7 @@ GOLDEN = Path(__file__).parent / "lerobot_diffusion"
 CAMERAS = ("front", "wrist")
 HEIGHT, WIDTH = 72, 81
 SMALL = DiffusionConfig(
-    horizon=8, past=1, vision="none", dims=(16, 32), step_width=16, train_steps=20, steps=20
+    horizon=8, past=1, before="first", vision="none", dims=(16, 32), step_width=16, train_steps=20, steps=20
 )
 SEEING = replace(SMALL, vision="resnet18", crop=8 / 9.0)
 COLORED = replace(SEEING, norm="frozen", picture_mean=IMAGENET_MEAN, picture_std=IMAGENET_STD)
@@ -121,6 +121,23 @@ def test_policies_predict_lose_and_draw_like_lerobots(
             assert len(drawn) == (1 if sampler == "ddpm" else 20)  # fresh noise for all steps but the last
             # The first steps divide by the root of the signal, 1e-4, before they clip.
             torch.testing.assert_close(chunk, golden[sampler], rtol=1e-3, atol=1e-3)
+
+
+def test_the_first_tick_of_an_episode_is_seen_twice_as_lerobot_fills_its_queue() -> None:
+    golden = load_file(GOLDEN / "state.safetensors")
+    policy = policy_of(SMALL, golden)
+    batch = batch_of(policy, golden)
+    begun = replace(batch, history_mask=torch.tensor([[False, True], [True, True]]))
+    twice = replace(batch, state=torch.stack([batch.state[[0, 0], [1, 1]], batch.state[1]]))
+    with torch.no_grad():
+        one, other, free = (
+            policy.act(seen, generator=torch.Generator().manual_seed(0)).actions
+            for seen in (begun, twice, batch)
+        )
+    assert torch.equal(one, other)
+    assert not torch.equal(one, free)
+    plain = policy_of(replace(SMALL, before="nothing"), golden)
+    assert not plain.known(begun, None, learning=False)[0, 0].any()
 
 
 def test_pictures_normalized_otherwise_are_refused() -> None:

@@ -17,7 +17,7 @@ from visuomotor.policies.released.diffusion import load_released, released_stats
 from visuomotor.types import Camera, Dimension, Spec
 
 Shapes = dict[str, tuple[int, ...]]
-RELEASED = DiffusionConfig(past=1)  # with pictures, by LeRobot and by the original
+RELEASED = DiffusionConfig(past=1, before="first")  # with pictures, by LeRobot and by the original
 PUSHT = {"image": (3, 96, 96), "agent_pos": (2,)}  # what the original observes, in its order
 CLASSES = {"original": ("blocks.0", "blocks.1", ".2.conv"), "lerobot": ("conv1", "conv2", ".2")}
 

@@ -62,6 +62,7 @@ __all__ = ["DiffusionConfig", "DiffusionPolicy", "DiffusionTransformer"]
 
 Network = Literal["unet", "transformer"]
 Vision = Literal["resnet18", "sight", "none"]
+Before = Literal["nothing", "first"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,8 @@ class DiffusionConfig:
     """Actions predicted by one call, those of `past` ticks among them."""
     history: tuple[int, ...] = (-1, 0)
     """Ticks seen, as offsets from the current one."""
+    before: Before = "nothing"
+    """Ticks before an episode, unless the shared sight sees: zeros, or its first one again, as published."""
     past: int = 0
     """First predictions that belong to ticks that are over; 1 for released weights, which are not trained."""
     network: Network = "unet"
@@ -127,6 +130,7 @@ class DiffusionConfig:
         for name, choices in (
             ("network", Network),
             ("vision", Vision),
+            ("before", Before),
             ("sampler", Sampler),
             ("prediction", Prediction),
             ("norm", Norm),
@@ -158,12 +162,12 @@ class DiffusionConfig:
     @classmethod
     def lowdim(cls) -> DiffusionConfig:
         """The published U-Net for states alone."""
-        return cls(vision="none", dims=(256, 512, 1024), step_width=256)
+        return cls(before="first", vision="none", dims=(256, 512, 1024), step_width=256)
 
     @classmethod
     def transformer(cls) -> DiffusionConfig:
         """The published transformer for states alone."""
-        return cls(vision="none", network="transformer", horizon=10)
+        return cls(before="first", vision="none", network="transformer", horizon=10)
 
     @classmethod
     def small(cls) -> DiffusionConfig:
@@ -497,7 +501,11 @@ class DiffusionPolicy(Policy):
     def known(
         self, batch: Batch, generator: torch.Generator | None, *, learning: bool
     ) -> Float[Tensor, "batch history known"]:
-        """State, pictures and words of each tick; zeros where something is not there."""
+        """State, pictures and sentence of each tick; zeros where something is not there.
+
+        With `before="first"` ticks before an episode are its first one again, as in data and play of the
+        released code and of LeRobot.
+        """
         state = batch.state * batch.state_mask[:, None]
         if len(self.embodiments) > 1:
             state = state + self.body(batch.embodiment)[:, None]
@@ -510,4 +518,9 @@ class DiffusionPolicy(Policy):
             states, mask = self.language(batch)
             words = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
             parts.append(self.heard(words)[:, None].expand(-1, state.shape[1], -1))
-        return torch.cat(parts, dim=-1) * batch.history_mask[:, :, None]
+        found = torch.cat(parts, dim=-1) * batch.history_mask[:, :, None]
+        if self.config.before == "nothing":
+            return found
+        first = batch.history_mask.int().argmax(1, keepdim=True)  # of the ticks that are there
+        seen = torch.arange(found.shape[1], device=found.device).maximum(first)  # batch history
+        return found.gather(1, seen[:, :, None].expand_as(found))

@@ -80,7 +80,7 @@ def load_released(
     observations: Observations | None = None,
     where: str = "Diffusion Policy",
 ) -> None:
-    """Copy a released state dict into a policy of the same configuration, with `past` 1.
+    """Copy a released state dict into a policy of the same configuration, with `past` 1 and `before` "first".
 
     Statistics in it are not loaded but checked, if they are of pictures; see `released_stats` for the others.
 

@@ -17,3 +17,6 @@ def test_every_family_has_a_paper_and_counted_sizes() -> None:
     assert found["pi0"]["sizes"]["published"]["parameters"] == 3_238_048_528
     assert found["pi05"]["sizes"]["published"]["parameters"] == 3_353_433_872
     assert "openpi safetensors" in found["pi0"]["weights"]
+    for name in ("act", "diffusion"):
+        assert any("LeRobot" in weights for weights in found[name]["weights"])
+        assert any(f"scripts/convert_{name}.py" in weights for weights in found[name]["weights"])

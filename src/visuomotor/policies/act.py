@@ -353,6 +353,7 @@ class ACT(Policy):
 
     Config = ACTConfig
     config: ACTConfig
+    released = ("LeRobot safetensors", "original checkpoints, through scripts/convert_act.py")
 
     def __init__(self, config: ACTConfig, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)

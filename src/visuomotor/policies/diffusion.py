@@ -277,6 +277,10 @@ class DiffusionPolicy(Policy):
 
     Config = DiffusionConfig
     config: DiffusionConfig
+    released = (
+        "LeRobot safetensors (U-Net)",
+        "original checkpoints (U-Net, transformer), through scripts/convert_diffusion.py",
+    )
 
     def __init__(self, config: DiffusionConfig, bodies: Mapping[str, Spec]) -> None:
         super().__init__(config, bodies)

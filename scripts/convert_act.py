@@ -2,16 +2,15 @@
 
     python scripts/convert_act.py policy_best.ckpt dataset_stats.pkl folder
 
-writes `folder/model.safetensors`, for `visuomotor.policies.act.load_released(..., "original")`, and
-`folder/moments.json` with the mean and the spread of states and actions. The package itself never
-unpickles anything; this script reads tensors only (`weights_only=True`) and, of the statistics, arrays
-of numbers only: a pickle that asks for anything else is refused.
+writes `folder/model.safetensors`, for `visuomotor.policies.act.load_released(..., "original")`, with the
+mean and the spread of states and actions in it ("stats.state.mean" and so on), for `released_stats`. The
+package itself never unpickles anything; this script reads tensors only (`weights_only=True`) and, of the
+statistics, arrays of numbers only: a pickle that asks for anything else is refused.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import sys
 from pathlib import Path
@@ -54,19 +53,17 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone().contiguous() for name, value in found.items()}
 
 
-def read_moments(path: Path) -> dict[str, dict[str, list[float]]]:
-    """Mean and spread of states and actions in `dataset_stats.pkl`."""
+def read_moments(path: Path) -> dict[str, torch.Tensor]:
+    """Mean and spread of states and actions in `dataset_stats.pkl`, float64."""
     with path.open("rb") as file:
         found = ArraysOnly(file).load()
     missing = [name for names in MOMENTS.values() for name in names if name not in found]
     if missing:
         raise SystemExit(f"{path}: expected {missing} among the statistics, got {sorted(found)}.")
     return {
-        feature: {
-            moment: np.asarray(found[name], np.float64).ravel().tolist()
-            for moment, name in zip(("mean", "std"), names, strict=True)
-        }
+        f"stats.{feature}.{moment}": torch.from_numpy(np.array(found[name], np.float64).ravel())
         for feature, names in MOMENTS.items()
+        for moment, name in zip(("mean", "std"), names, strict=True)
     }
 
 
@@ -75,13 +72,12 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("checkpoint", type=Path, help="policy_best.ckpt")
     parser.add_argument("stats", type=Path, help="dataset_stats.pkl")
-    parser.add_argument("folder", type=Path, help="where to write model.safetensors and moments.json")
+    parser.add_argument("folder", type=Path, help="where to write model.safetensors")
     options = parser.parse_args(arguments)
     weights, moments = read_weights(options.checkpoint), read_moments(options.stats)
     options.folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, options.folder / "model.safetensors")
-    (options.folder / "moments.json").write_text(json.dumps(moments, indent=1) + "\n")
-    print(f"{options.folder}: {len(weights)} tensors, and moments of {', '.join(moments)}.")
+    save_file(weights | moments, options.folder / "model.safetensors")
+    print(f"{options.folder}: {len(weights)} tensors, and moments of {', '.join(MOMENTS)}.")
 
 
 if __name__ == "__main__":

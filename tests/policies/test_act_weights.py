@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from calibrated import body
 from torch import Tensor
 
 from visuomotor.errors import CheckpointError
-from visuomotor.policies.act import ACT, ACTConfig, Network, load_released
-from visuomotor.types import Camera, Dimension, Spec
+from visuomotor.nn.pictures import IMAGENET_MEAN, IMAGENET_STD
+from visuomotor.policies.act import ACT, ACTConfig, Network, load_released, released_stats
+from visuomotor.testing.samples import random_sample
+from visuomotor.types import Camera, Dimension, Spec, Window
 
 WIDTH, FEED, LATENT, HORIZON, SIZE = 512, 3200, 32, 100, 14  # of both releases
 DEAD = re.compile(r"model\.transformer\.decoder\.layers\.[1-6]\.")  # layers that are never computed
@@ -203,3 +207,55 @@ def test_a_layout_without_a_place_for_a_part_says_so() -> None:
     two = network(replace(ACTConfig.published(), backbones="each"), cameras=2)
     with pytest.raises(CheckpointError, match=r"no place for 'eyes.1.conv1.weight'"):
         load_released(two, tensors(lerobot_shapes()), "lerobot")
+
+
+def test_statistics_come_from_old_checkpoints_new_ones_and_the_original() -> None:
+    mean, std = torch.arange(3.0), torch.tensor([1.0, 1e-3, 0.0])
+    old = {f"normalize_inputs.buffer_observation_state.{name}": mean for name in ("mean", "std")}
+    old |= {f"unnormalize_outputs.buffer_action.{name}": mean for name in ("mean", "std")}
+    new = {
+        f"{feature}.{name}": mean for feature in ("observation.state", "action") for name in ("mean", "std")
+    }
+    original = {
+        f"stats.{feature}.{name}": mean for feature in ("state", "action") for name in ("mean", "std")
+    }
+    for weights, layout in ((old, "lerobot"), (new, "lerobot"), (original, "original")):
+        given = {name: std if name.endswith("std") else value for name, value in weights.items()}
+        found = released_stats(given, layout)  # type: ignore[arg-type]
+        for feature in ("state", "action"):
+            assert found[feature].mean.tolist() == [0, 1, 2]
+            assert found[feature].std.tolist() == pytest.approx([1, 1e-3, 0])
+    with pytest.raises(CheckpointError, match="no statistics of the state"):
+        released_stats({}, "lerobot")
+    with pytest.raises(CheckpointError, match="no statistics of the action"):
+        released_stats({name: mean for name in new if "state" in name}, "lerobot")
+
+
+def test_released_statistics_normalize_as_each_code_does() -> None:
+    spec = body("arm")
+    state, spread = np.float32([[0.5, -1.0, 2.0]]), np.array([2.0, 1e-3, 0.0])
+    sample = random_sample(spec, Window(horizon=100), "one", 0)
+    floors = {"lerobot": 1e-8, "original": 1e-2}  # added to a spread there; the least one here
+    for layout, floor in floors.items():
+        starts = ("observation.state", "action") if layout == "lerobot" else ("stats.state", "stats.action")
+        weights = {f"{start}.mean": torch.from_numpy(state[0]) for start in starts}
+        weights |= {f"{start}.std": torch.from_numpy(spread) for start in starts}
+        config = getattr(ACTConfig, "published" if layout == "original" else layout)()
+        with torch.device("meta"):
+            policy = ACT(config, {"one": spec})
+        pipeline = policy.transforms("one", released_stats(weights, layout))  # type: ignore[arg-type]
+        moved = pipeline.apply(replace(sample, state=state + np.float32([1.0, 0.5, 0.0])))
+        expected = np.array([1.0, 0.5, 0.0]) / np.maximum(spread, floor)
+        np.testing.assert_allclose(moved.state[0], expected, rtol=1e-4)
+
+
+def test_pictures_that_were_not_normalized_as_for_imagenet_are_refused() -> None:
+    loaded = network(replace(ACTConfig.lerobot(), width=8, heads=1, feed=8, decoder_layers=1))
+    for start in ("normalize_inputs.buffer_observation_images_top", "observation.images.top"):
+        pair = {f"{start}.mean": torch.tensor(IMAGENET_MEAN)[:, None, None], f"{start}.std": None}
+        for spread, fits in ((IMAGENET_STD, True), ((0.5, 0.5, 0.5), False)):
+            pair[f"{start}.std"] = torch.tensor(spread)[:, None, None]
+            with pytest.raises(CheckpointError, match="no statistics|missing" if fits else "as for ImageNet"):
+                released_stats(pair, "lerobot")
+            with pytest.raises(CheckpointError, match="no statistics|missing" if fits else "as for ImageNet"):
+                load_released(loaded, pair, "lerobot")

@@ -48,7 +48,7 @@ from visuomotor.generative import cvae
 from visuomotor.losses import Loss, Term
 from visuomotor.nn.detr import DecoderLayer, EncoderLayer, sine_grid, sine_table
 from visuomotor.nn.masks import needed
-from visuomotor.nn.pictures import standardize_pictures
+from visuomotor.nn.pictures import IMAGENET_MEAN, IMAGENET_STD, standardize_pictures
 from visuomotor.nn.resnet import Norm, ResNet18
 from visuomotor.nn.weights import load_named
 from visuomotor.perception.bodies import BodyTable
@@ -62,7 +62,7 @@ from visuomotor.transforms.normalize import Normalize
 from visuomotor.transforms.pad import PadCameras, PadDimensions
 from visuomotor.types import Batch, Diet, Spec, Stats, Summary, Window
 
-__all__ = ["ACT", "ACTConfig", "Layout", "load_released", "released_names"]
+__all__ = ["ACT", "ACTConfig", "Layout", "load_released", "released_names", "released_stats"]
 
 Vision = Literal["resnet18", "sight", "none"]
 Decoder = Literal["published", "deep"]
@@ -148,9 +148,10 @@ class ACTConfig:
     def lerobot(cls) -> ACTConfig:
         """LeRobot's: one decoder layer, which is the same function, and one ResNet for all cameras.
 
-        The loss is that of version 0.6; earlier ones have `average="all"`.
+        The loss is that of version 0.6; earlier ones have `average="all"`. However small a spread is, LeRobot
+        divides by it.
         """
-        return cls(decoder_layers=1)
+        return cls(decoder_layers=1, std_floor=1e-8)
 
     @classmethod
     def small(cls) -> ACTConfig:
@@ -535,8 +536,8 @@ NAMES: dict[Layout, tuple[tuple[str, str], ...]] = {
 UNUSED: dict[Layout, tuple[str, ...]] = {
     # Fixed waves, which we compute; and statistics, which belong into a pipeline.
     "lerobot": ("model.vae_encoder_pos_enc", "normalize_*", "unnormalize_*"),
-    # Fixed waves, and a head that is never trained.
-    "original": ("model.pos_table", "model.is_pad_head.*"),
+    # Fixed waves, a head that is never trained, and statistics that the converter script put there.
+    "original": ("model.pos_table", "model.is_pad_head.*", "stats.*"),
 }
 """Entries of released state dicts that carry nothing to be loaded."""
 
@@ -546,6 +547,8 @@ def load_released(
 ) -> None:
     """Copy a released state dict into a network of the same configuration: `policy.network`.
 
+    Statistics in it are not loaded but checked, if they are of pictures; see `released_stats` for the others.
+
     Args:
         network: Built for the same sizes; see `ACTConfig.published` and `ACTConfig.lerobot`.
         weights: What a safetensors file holds; pickled ones go through `scripts/convert_act.py` first.
@@ -553,9 +556,11 @@ def load_released(
         where: Path of the file, for messages.
 
     Raises:
-        CheckpointError: A name is missing, unknown, or of another shape; with the closest names.
+        CheckpointError: A name is missing, unknown, or of another shape, with the closest names; or pictures
+            were normalized in another way.
     """
     names = released_names(network, layout, where=where)
+    _check_pictures(weights, where)
     load_named(network, weights, where=where, names=names, unused=UNUSED[layout])
 
 
@@ -573,3 +578,57 @@ def released_names(network: Network, layout: Layout, *, where: str = "ACT") -> d
             )
         names[ours] = found[0]
     return names
+
+
+def released_stats(weights: Mapping[str, Tensor], layout: Layout, *, where: str = "ACT") -> Stats:
+    """Mean and spread of states and actions in a released file, for `ACT.transforms`.
+
+    What such files do not tell is NaN.
+
+    Args:
+        weights: LeRobot's: the checkpoint itself up to version 0.3, later the safetensors file beside it
+            whose name ends in "normalizer_processor". The original: what `scripts/convert_act.py` wrote.
+        layout: Whose names these are.
+        where: Path of the file, for messages.
+
+    Raises:
+        CheckpointError: There are no statistics; or pictures were normalized otherwise than for ImageNet.
+    """
+    if layout not in get_args(Layout):
+        raise unknown_name("layout of ACT", layout, get_args(Layout))
+    _check_pictures(weights, where)
+    features = {}
+    for feature, name in (("state", "observation.state"), ("action", "action")):
+        buffer = "buffer_" + name.replace(".", "_")
+        places = (name, f"normalize_inputs.{buffer}", f"unnormalize_outputs.{buffer}")
+        starts = places if layout == "lerobot" else (f"stats.{feature}",)
+        there = [start for start in starts if {f"{start}.mean", f"{start}.std"} <= set(weights)]
+        if not there:
+            raise CheckpointError(
+                f"{where}: no statistics of the {feature}. Newer checkpoints of LeRobot keep them beside the "
+                "weights, in policy_preprocessor_step_*_normalizer_processor.safetensors: pass its tensors. "
+                "Those of the original go through scripts/convert_act.py with their dataset_stats.pkl."
+            )
+        mean, std = (weights[f"{there[0]}.{part}"].double().flatten().numpy() for part in ("mean", "std"))
+        unknown = np.full_like(mean, np.nan)
+        features[feature] = Summary(
+            mean=mean, std=std, min=unknown, max=unknown, q01=unknown, q99=unknown, count=0
+        )
+    return Stats(source=where, features=features)
+
+
+def _check_pictures(weights: Mapping[str, Tensor], where: str) -> None:
+    """Raise `CheckpointError` if LeRobot's file says that pictures were not normalized as for ImageNet."""
+    ours = torch.tensor([IMAGENET_MEAN, IMAGENET_STD])
+    starts = ("observation.image", "normalize_inputs.buffer_observation_image")
+    for name in weights:
+        if name.startswith(starts) and name.endswith(".mean"):
+            spread = weights[name.removesuffix("mean") + "std"]
+            theirs = torch.stack([weights[name].flatten(), spread.flatten()]).float()
+            if not torch.allclose(theirs, ours, atol=1e-4):
+                mean, std = (tuple(round(number, 4) for number in row) for row in theirs.tolist())
+                raise CheckpointError(
+                    f"{where}: {name!r}: pictures were normalized by mean {mean} and spread {std}; ACT does "
+                    "it as for ImageNet, by which it cannot stand in for this network. Train one with "
+                    "use_imagenet_stats, LeRobot's default."
+                )

@@ -1,51 +1,12 @@
-"""The U-Net over time has the published sizes and sees the whole chunk."""
+"""The U-Net over time sees the whole chunk; tests/policies/test_diffusion.py counts its published sizes."""
 
 from __future__ import annotations
-
-import itertools
 
 import pytest
 import torch
 from torch import nn
 
 from visuomotor.nn.unet1d import ConditionalUNet1D, StepWaves, TickConv, TickConvTranspose
-
-
-def residual(channels: int, out: int, condition: int) -> int:
-    """Weights of a residual block, counted by hand."""
-    convolutions = 5 * channels * out + out + 5 * out * out + out
-    norms = 2 * 2 * out
-    modulation = (condition + 1) * 2 * out
-    shortcut = (channels + 1) * out if channels != out else 0
-    return convolutions + norms + modulation + shortcut
-
-
-def by_hand(action: int, known: int, dims: tuple[int, ...], width: int) -> int:
-    condition = width + known
-    total = (width + 1) * 4 * width + (4 * width + 1) * width
-    total += 2 * residual(dims[-1], dims[-1], condition)
-    for channels, out in zip((action, *dims[:-1]), dims, strict=True):
-        total += residual(channels, out, condition) + residual(out, out, condition)
-    for channels, out in itertools.pairwise(dims):
-        total += 3 * channels * channels + channels  # to fewer ticks
-        total += residual(2 * out, channels, condition) + residual(channels, channels, condition)
-        total += 4 * channels * channels + channels  # to more ticks
-    return total + 5 * dims[0] ** 2 + dims[0] + 2 * dims[0] + (dims[0] + 1) * action
-
-
-@pytest.mark.parametrize(
-    ("known", "dims", "width", "millions"),
-    [(40, (256, 512, 1024), 256, 65.8), (132, (512, 1024, 2048), 128, 251.5)],
-    ids=["PushT from states", "PushT from pictures"],
-)
-def test_parameters_are_those_of_the_paper(
-    known: int, dims: tuple[int, ...], width: int, millions: float
-) -> None:
-    with torch.device("meta"):
-        network = ConditionalUNet1D(2, known, dims=dims, step_width=width)
-    count = sum(weight.numel() for weight in network.parameters())
-    assert count == by_hand(2, known, dims, width)
-    assert round(count / 1e6, 1) == millions
 
 
 def test_every_tick_depends_on_every_other_on_step_and_on_condition() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from visuomotor.nn.weights import unfilled
 from visuomotor.policies.diffusion import DiffusionConfig, DiffusionPolicy, DiffusionTransformer
 from visuomotor.testing import check_policy
 from visuomotor.testing.samples import random_sample, random_stats
-from visuomotor.types import Camera
+from visuomotor.types import Camera, Dimension, Spec
 
 TINY = DiffusionConfig.tiny()
 
@@ -65,17 +66,84 @@ def test_a_first_guess_without_the_shared_sight_is_refused() -> None:
         replace(TINY, vision="none")
 
 
-def test_the_published_transformer_has_nine_million_weights() -> None:
-    config = DiffusionConfig.transformer()
+def residual(channels: int, out: int, condition: int) -> int:
+    """Weights of a residual block, counted by hand."""
+    convolutions = 5 * channels * out + out + 5 * out * out + out
+    norms = 2 * 2 * out
+    modulation = (condition + 1) * 2 * out
+    shortcut = (channels + 1) * out if channels != out else 0
+    return convolutions + norms + modulation + shortcut
+
+
+def unet_by_hand(action: int, known: int, dims: tuple[int, ...], width: int) -> int:
+    condition = width + known
+    total = (width + 1) * 4 * width + (4 * width + 1) * width
+    total += 2 * residual(dims[-1], dims[-1], condition)
+    for channels, out in zip((action, *dims[:-1]), dims, strict=True):
+        total += residual(channels, out, condition) + residual(out, out, condition)
+    for channels, out in itertools.pairwise(dims):
+        total += 3 * channels * channels + channels  # to fewer ticks
+        total += residual(2 * out, channels, condition) + residual(channels, channels, condition)
+        total += 4 * channels * channels + channels  # to more ticks
+    return total + 5 * dims[0] ** 2 + dims[0] + 2 * dims[0] + (dims[0] + 1) * action
+
+
+def pusht(state: int, *, pictures: bool) -> Spec:
+    """PushT: 20 numbers of its state alone, or the place of the agent and pictures of 96 pixels."""
+    return Spec(
+        embodiment="pusht",
+        cameras=(Camera(name="image", height=96, width=96),) if pictures else (),
+        state=tuple(Dimension(name=f"s{number}") for number in range(state)),
+        action=tuple(Dimension(name=f"a{number}") for number in range(2)),
+        rate=10.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "pictures", "millions"),
+    [
+        ("published", True, 251.5),
+        ("lowdim", False, 65.8),
+        ("transformer", False, 9.0),
+        ("image_transformer", True, 9.0),
+    ],
+)
+def test_published_sizes_are_those_of_the_paper(size: str, pictures: bool, millions: float) -> None:
+    config = getattr(DiffusionConfig, size)()
+    state, seen = (2, 66) if pictures else (20, 20)  # a picture is seen as 64 numbers
     with unfilled():
-        network = DiffusionTransformer(2, 20, config, 2)
+        policy = DiffusionPolicy(config, {"pusht": pusht(state, pictures=pictures)})
+    count = sum(weight.numel() for weight in policy.network.parameters())
+    assert round(count / 1e6, 1) == millions
+    if config.network == "unet":
+        assert count == unet_by_hand(2, 2 * seen, config.dims, config.step_width)
+    else:
+        assert count == transformer_by_hand(2, seen, config.horizon)
+    if pictures:  # a ResNet-18 without classifier, 32 places of its maps, and 64 numbers of those
+        eye = sum(weight.numel() for weight in policy.eyes.parameters())
+        assert eye == 11_176_512 + 32 * 513 + 64 * 65 + 32
+    else:
+        assert count == sum(weight.numel() for weight in policy.parameters())
+    assert config.before == "first"
+
+
+def transformer_by_hand(action: int, known: int, horizon: int) -> int:
+    """8 layers of width 256 over the ticks; 2 observed ones and the step in the memory."""
     width = 256
     layer = 2 * (4 * width * width + 4 * width) + 2 * 4 * width * width + 5 * width + 3 * 2 * width
-    rest = 3 * width + 10 * width + 21 * width + 3 * width + 8 * width * width + 5 * width
-    rest += 2 * width + 2 * (width + 1)
-    count = sum(weight.numel() for weight in network.parameters())
-    assert count == 8 * layer + rest
-    assert round(count / 1e6, 1) == 9.0
+    memory = (known + 1) * width + 3 * width + 8 * width * width + 5 * width
+    return 8 * layer + memory + (action + 1) * width + horizon * width + 2 * width + action * (width + 1)
+
+
+def test_the_transformer_drops_in_training_alone() -> None:
+    torch.manual_seed(0)
+    dropping, plain = (DiffusionTransformer(2, 3, replace(TINY, dropout=share), 1) for share in (0.5, 0.0))
+    plain.load_state_dict(dropping.state_dict())
+    given = torch.randn(2, 4, 2), torch.tensor([2, 3]), torch.randn(2, 1, 3)
+    assert not torch.equal(dropping(*given), dropping(*given))
+    assert torch.equal(dropping.eval()(*given), plain(*given))
+    with pytest.raises(ValueError, match=r"dropout in \[0, 1\)"):
+        replace(TINY, dropout=1.0)
 
 
 def test_a_tick_of_the_transformer_sees_no_later_tick() -> None:

@@ -113,14 +113,14 @@ def original_picture_shapes() -> Shapes:
 
 
 def transformer_shapes() -> Shapes:
-    """`DiffusionTransformerLowdimPolicy` on PushT: 20 numbers of 2 ticks are seen, 10 actions answered."""
+    """`DiffusionTransformerLowdimPolicy` on PushT: 20 numbers of 2 ticks are seen, 16 actions answered."""
     width, shapes = (
         256,
         linear("head", 2, 256) | linear("input_emb", 256, 2) | linear("cond_obs_emb", 256, 20),
     )
     shapes |= {"ln_f.weight": (width,), "ln_f.bias": (width,), "_dummy_variable": (0,)}
-    shapes |= {"pos_emb": (1, 10, width), "cond_pos_emb": (1, 3, width)}
-    shapes |= {"mask": (10, 10), "memory_mask": (10, 3)}
+    shapes |= {"pos_emb": (1, 16, width), "cond_pos_emb": (1, 3, width)}
+    shapes |= {"mask": (16, 16), "memory_mask": (16, 3)}
     shapes |= linear("encoder.0", 4 * width, width) | linear("encoder.2", width, 4 * width)
     for layer in range(8):
         start = f"decoder.layers.{layer}."
@@ -249,7 +249,7 @@ def test_every_entry_of_the_originals_transformer_finds_its_place() -> None:
 def test_the_originals_transformer_computes_what_torchs_layers_do() -> None:
     torch.manual_seed(0)
     config = replace(DiffusionConfig.transformer(), past=1, layers=2, width=16, heads=2, horizon=6)
-    policy = policy_of(config, state=3, cameras=()).to(torch.float64)
+    policy = policy_of(config, state=3, cameras=()).to(torch.float64).eval()
     layer = torch.nn.TransformerDecoderLayer(
         16, 2, 64, dropout=0.0, activation="gelu", batch_first=True, norm_first=True, dtype=torch.float64
     )

@@ -220,6 +220,10 @@ def test_the_average_is_the_recursive_one_and_leaves_frozen_weights_alone() -> N
 def test_the_average_starts_fast_and_goes_on_from_its_state() -> None:
     assert [average_decay(step, 0.999) for step in (0, 1, 10)] == [0.1, 2 / 11, 11 / 20]
     assert average_decay(100_000, 0.999) == 0.999
+    # What the released code of Diffusion Policy computes: nothing is kept at the first two steps.
+    power = [average_decay(step, 0.9999, "power") for step in (0, 1, 2, 10_000)]
+    assert power == pytest.approx([0, 0, 1 - 2**-0.75, 0.999])
+    assert average_decay(1_000_000, 0.9999, "power") == 0.9999
     net = Net()
     first = Average(net, decay=0.9)
     with torch.no_grad():
@@ -232,6 +236,8 @@ def test_the_average_starts_fast_and_goes_on_from_its_state() -> None:
     assert torch.equal(first.weights["linear.weight"], second.weights["linear.weight"])
     with pytest.raises(ValueError, match="decay in"):
         Average(net, decay=1.0)
+    with pytest.raises(ValueError, match="law of the moving average"):
+        Average(net, decay=0.9, law="powr")  # type: ignore[arg-type]
 
 
 def test_without_decay_the_average_follows_the_weights() -> None:

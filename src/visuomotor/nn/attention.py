@@ -20,17 +20,24 @@ class Attention(nn.Module):
         heads: Number of heads.
         context_width: Size of what is attended to; None for `width` (self-attention).
         bias: Whether the four projections have a bias.
+        dropout: Share of the attention that is dropped in training.
 
     Source: Vaswani et al. (2017), section 3.2.2.
     """
 
     def __init__(
-        self, width: int, heads: int, *, context_width: int | None = None, bias: bool = True
+        self,
+        width: int,
+        heads: int,
+        *,
+        context_width: int | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"attention: width {width} is not a multiple of {heads} heads.")
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         source = width if context_width is None else context_width
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(source, width, bias=bias)
@@ -51,13 +58,16 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch query width"]:
         """What the queries find in a `remember`ed context; for the arguments see `forward`."""
         keys, values = memory
-        heads = self._split(self.query(queries))
+        heads, dropped = self._split(self.query(queries)), self.dropout if self.training else 0.0
         if mask is None:
-            return self.out(self._merge(F.scaled_dot_product_attention(heads, keys, values)))
+            found = F.scaled_dot_product_attention(heads, keys, values, dropout_p=dropped)
+            return self.out(self._merge(found))
         pairs = mask if mask.ndim == 3 else mask[:, None, :]  # batch key -> batch 1 key
         sees = pairs.any(-1, keepdim=True)
         # A row without keys looks everywhere and is then zeroed: no 0/0 in either direction.
-        found = F.scaled_dot_product_attention(heads, keys, values, attn_mask=(pairs | ~sees)[:, None])
+        found = F.scaled_dot_product_attention(
+            heads, keys, values, attn_mask=(pairs | ~sees)[:, None], dropout_p=dropped
+        )
         return self.out(self._merge(found)).masked_fill(~sees, 0)
 
     def forward(

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from visuomotor.nn.attention import Attention
+from visuomotor.nn.dropout import drop
 
 __all__ = ["Block", "FeedForward", "Modulation"]
 
@@ -63,6 +64,8 @@ class Block(nn.Module):
         context_width: Size of the context tokens; None for a block without cross-attention.
         condition_width: Size of the condition; None for a plain block.
         factor: Hidden size of the feed-forward layer as a multiple of `width`.
+        dropout: Share of the attention, of the hidden layer and of what each branch adds that is dropped in
+            training.
 
     Source: Peebles & Xie (2023), fig. 3 (adaLN-Zero); the cross-attention branch is modulated like
     the others, which the paper does not do.
@@ -76,11 +79,17 @@ class Block(nn.Module):
         context_width: int | None = None,
         condition_width: int | None = None,
         factor: float = 4.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         plain = condition_width is None
-        self.attention = Attention(width, heads)
-        self.cross = None if context_width is None else Attention(width, heads, context_width=context_width)
+        self.dropout = dropout
+        self.attention = Attention(width, heads, dropout=dropout)
+        self.cross = (
+            None
+            if context_width is None
+            else Attention(width, heads, context_width=context_width, dropout=dropout)
+        )
         self.feed = FeedForward(width, factor)
         branches = 2 if self.cross is None else 3
         # The modulation brings scale and shift of its own, so the norms learn them only in a plain block.
@@ -125,6 +134,7 @@ class Block(nn.Module):
             return normed * (1 + scale) + shift
 
         def leave(branch: int, update: Tensor) -> Tensor:
+            update = drop(update, self.dropout, self.training)
             return tokens + (update if steer is None else steer[branch][2] * update)
 
         tokens = leave(0, self.attention(enter(0), mask=mask))
@@ -134,4 +144,7 @@ class Block(nn.Module):
                 seen = self.cross.remember(context)
             assert seen is not None
             tokens = leave(1, self.cross.attend(enter(1), seen, context_mask))
-        return leave(-1, self.feed(enter(-1)))
+        if not self.dropout or not self.training:
+            return leave(-1, self.feed(enter(-1)))
+        first, bend, second = self.feed
+        return leave(-1, second(drop(bend(first(enter(-1))), self.dropout)))

@@ -14,7 +14,7 @@ Chi et al. (2023), "Diffusion Policy: visuomotor policy learning via action diff
 Differences: the first action belongs to the current tick, while the released code spends the first
 `n_obs - 1` predictions on ticks that are over; `past` says how many of them weights of theirs predict, and
 they are cut off. Actions past the end of an episode are masked, where they are learned as repetitions there.
-The transformer has no dropout, and each map of an eye learns a temperature. With a language reader the mean
+Each map of an eye learns a temperature. With a language reader the mean
 of the token states is seen, too, and `vision="sight"` takes everything that was observed as one vector (see
 `visuomotor.perception.sight`); with `guess` the chunk is what is left of a regression, in units of its doubt,
 and the gradients of the network stop before the observation, of which a few minutes teach them little
@@ -107,6 +107,8 @@ class DiffusionConfig:
     """Layers of the transformer."""
     heads: int = 4
     """Attention heads of the transformer."""
+    dropout: float = 0.0
+    """Share that the transformer drops in training."""
     train_steps: int = 100
     """Steps of noise in training."""
     prediction: Prediction = "epsilon"
@@ -141,8 +143,10 @@ class DiffusionConfig:
             raise ValueError(f"diffusion: past must be in [0, horizon), got {self.past} of {self.horizon}.")
         if not 1 <= self.steps <= self.train_steps or self.draws < 1 or not 0 < self.crop <= 1:
             raise ValueError(f"diffusion: steps in 1 to train_steps, draws >= 1, crop in (0, 1]; got {self}.")
-        if self.weight <= 0 or self.temperature < 0:
-            raise ValueError(f"diffusion: expected weight above 0 and temperature at least 0, got {self}.")
+        if self.weight <= 0 or self.temperature < 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"diffusion: expected weight above 0, temperature at least 0, dropout in [0, 1), got {self}."
+            )
         if self.guess < 0 or (self.guess and self.vision != "sight"):
             raise ValueError(
                 f'diffusion: a first guess needs vision="sight" and a weight of at least 0, got {self.guess}.'
@@ -160,14 +164,24 @@ class DiffusionConfig:
             )
 
     @classmethod
+    def published(cls) -> DiffusionConfig:
+        """The published U-Net for pictures, as on PushT; elsewhere `crop` is 76 / 84."""
+        return cls(before="first")
+
+    @classmethod
     def lowdim(cls) -> DiffusionConfig:
         """The published U-Net for states alone."""
         return cls(before="first", vision="none", dims=(256, 512, 1024), step_width=256)
 
     @classmethod
     def transformer(cls) -> DiffusionConfig:
-        """The published transformer for states alone."""
-        return cls(before="first", vision="none", network="transformer", horizon=10)
+        """The published transformer for states alone, as on PushT."""
+        return cls(before="first", vision="none", network="transformer", dropout=0.01)
+
+    @classmethod
+    def image_transformer(cls) -> DiffusionConfig:
+        """The published transformer for pictures; on PushT `crop` is 84 / 96."""
+        return cls(before="first", network="transformer", horizon=10, dropout=0.3, crop=76 / 84)
 
     @classmethod
     def small(cls) -> DiffusionConfig:
@@ -236,7 +250,8 @@ class DiffusionTransformer(nn.Module):
         self.places = nn.Parameter(0.02 * torch.randn(1 + observed, width))
         self.memory = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
         self.blocks = nn.ModuleList(
-            Block(width, config.heads, context_width=width) for _ in range(config.layers)
+            Block(width, config.heads, context_width=width, dropout=config.dropout)
+            for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, action)

@@ -10,6 +10,7 @@ from typing import get_args
 from visuomotor.errors import unknown_name
 from visuomotor.nn.lora import LoRAConfig
 from visuomotor.training.moved import WeightType
+from visuomotor.training.optim import AverageLaw
 from visuomotor.training.step import Precision
 
 __all__ = ["TrainConfig"]
@@ -39,6 +40,8 @@ class TrainConfig:
     """Largest norm of the gradient."""
     ema_decay: float = 0.999
     """How much of the moving average of the weights is kept at each step."""
+    ema_law: AverageLaw = "ratio"
+    """How that share grows: "ratio" soon; "power" as `1 - step^-0.75`, of Diffusion Policy with 0.9999."""
     precision: Precision = "fp32"
     """Arithmetic of the network: "fp32", "bf16" (weights stay in float32), or "auto", the faster one here."""
     weight_type: WeightType = "float32"
@@ -68,6 +71,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise unknown_name("precision", self.precision, get_args(Precision))
+        if self.ema_law not in get_args(AverageLaw):
+            raise unknown_name("ema_law", self.ema_law, get_args(AverageLaw))
         if self.weight_type not in get_args(WeightType):
             raise unknown_name("weight_type", self.weight_type, get_args(WeightType))
         for name in ("steps", "batch_size", "accumulate", "save_every", "log_every", "validate_every"):

@@ -255,7 +255,7 @@ class _Run:
             kernel_rate=config.kernel_rate,
             weights=self.moved.weights,
         )
-        self.average = Average(policy, config.ema_decay, self.moved.weights)
+        self.average = Average(policy, config.ema_decay, self.moved.weights, law=config.ema_law)
         self.meter = Meter(self.device)
         self.rate = 0.0
         state = None if saved is None else saved.state

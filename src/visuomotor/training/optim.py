@@ -8,17 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from visuomotor.agent.weights import named_weights
+from visuomotor.errors import unknown_name
 from visuomotor.training.moved import trained_weights
 
 __all__ = [
     "AdamW",
     "Average",
+    "AverageLaw",
     "Muon",
     "Optimizer",
     "average_decay",
@@ -29,6 +32,7 @@ __all__ = [
     "spared_from_decay",
 ]
 
+AverageLaw = Literal["ratio", "power"]
 _NORMS = (
     nn.LayerNorm,
     nn.RMSNorm,
@@ -56,12 +60,20 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int, final: flo
     return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def average_decay(step: int, decay: float) -> float:
+def average_decay(step: int, decay: float, law: AverageLaw = "ratio") -> float:
     """Decay of the moving average at step `step` (from 0): small at first, to forget the start soon.
 
-    The usual warm-up `min(decay, (1 + step) / (10 + step))`; the average of a short run is then not
-    an average with its random start.
+    The average of a short run is then not an average with its random start.
+
+    Args:
+        step: Counted from 0.
+        decay: Largest decay.
+        law: "ratio", the usual warm-up `(1 + step) / (10 + step)`; or "power", `1 - (1 + n)^-0.75` with n
+            counted from the second step on, which averages ever longer: of Diffusion Policy (Chi et al. 2023,
+            released code), where `decay` is 0.9999.
     """
+    if law == "power":
+        return min(decay, 1 - max(step, 1) ** -0.75)
     return min(decay, (1 + step) / (10 + step))
 
 
@@ -321,12 +333,22 @@ class Average:
         module: Its weights are the first average.
         decay: How much of the average is kept at each step, once the warm-up is over; 0 follows the weights.
         weights: By name, what is averaged in the place of each trained weight; these themselves if None.
+        law: How the decay grows; see `average_decay`.
     """
 
-    def __init__(self, module: nn.Module, decay: float, weights: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        decay: float,
+        weights: Mapping[str, Tensor] | None = None,
+        *,
+        law: AverageLaw = "ratio",
+    ) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"moving average: expected a decay in [0, 1), got {decay}.")
-        self.decay = decay
+        if law not in get_args(AverageLaw):
+            raise unknown_name("law of the moving average", law, get_args(AverageLaw))
+        self.decay, self.law = decay, law
         trained = trained_weights(module) if weights is None else weights
         self._names = list(trained)
         self._weights = [weight.detach() for weight in trained.values()]
@@ -336,7 +358,7 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after step `step` (from 0)."""
-        share = 1 - average_decay(step, self.decay)
+        share = 1 - average_decay(step, self.decay, self.law)
         torch._foreach_lerp_(self._average, self._weights, share)
 
     @property

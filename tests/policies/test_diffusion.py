@@ -47,6 +47,20 @@ def test_both_networks_keep_the_contract_with_eyes_of_their_own(
     )
 
 
+def test_sentences_are_read_and_not_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(replace(TINY, vision="none", guess=0.0), {"one": body("arm")}).eval()
+    batch, states = random_batch(policy), torch.randn(4, 2, TINY.language.width)
+    heard = torch.ones(4, 2, dtype=torch.bool)
+    found = []
+    for said in (states, states.flip(1), states.mean(1, keepdim=True).expand_as(states)):
+        monkeypatch.setattr(policy.language, "forward", lambda batch, said=said: (said, heard))
+        with torch.no_grad():
+            found.append(policy.known(batch, None, learning=False))
+    torch.testing.assert_close(found[0], found[1])  # a set of token states, whose words know their places
+    assert not torch.allclose(found[0], found[2], atol=1e-3)
+
+
 def test_a_first_guess_is_what_the_chunk_is_centered_on() -> None:
     torch.manual_seed(0)
     policy = DiffusionPolicy(replace(TINY, dims=(32, 32)), {"one": armed_body()}).eval()

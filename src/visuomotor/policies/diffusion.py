@@ -14,8 +14,8 @@ Chi et al. (2023), "Diffusion Policy: visuomotor policy learning via action diff
 Differences: the first action belongs to the current tick, while the released code spends the first
 `n_obs - 1` predictions on ticks that are over; `past` says how many of them weights of theirs predict, and
 they are cut off. Actions past the end of an episode are masked, where they are learned as repetitions there.
-Each map of an eye learns a temperature. With a language reader the mean
-of the token states is seen, too, and `vision="sight"` takes everything that was observed as one vector (see
+Each map of an eye learns a temperature. With a language reader a query attends to the token states, and finds
+64 more numbers. `vision="sight"` takes everything that was observed as one vector (see
 `visuomotor.perception.sight`); with `guess` the chunk is what is left of a regression, in units of its doubt,
 and the gradients of the network stop before the observation, of which a few minutes teach them little
 (docs/results.md). With `max_delay` it also learns to go on from actions that are already promised, which
@@ -48,7 +48,7 @@ from visuomotor.nn.unet1d import ConditionalUNet1D, StepWaves
 from visuomotor.perception.bodies import BodyTable
 from visuomotor.perception.geometry import every_camera
 from visuomotor.perception.guess import FARTHEST, Guess
-from visuomotor.perception.language import Language, LanguageConfig
+from visuomotor.perception.language import Language, LanguageConfig, SentenceReader
 from visuomotor.perception.points import SEEN, PointEye, cropped
 from visuomotor.perception.sight import Sight, SightConfig, real_actions
 from visuomotor.policies.base import Acted, Context, Policy, continued
@@ -329,7 +329,7 @@ class DiffusionPolicy(Policy):
                 self.body = BodyTable(len(self.embodiments), self.state_width)
             if config.language.reader != "none":
                 self.language = Language(config.language)
-                self.heard = nn.Linear(config.language.width, SEEN)
+                self.reader = SentenceReader(config.language.width, slots=1, width=SEEN)
                 known += SEEN
         self.network: nn.Module
         if config.network == "unet":
@@ -534,9 +534,8 @@ class DiffusionPolicy(Policy):
             found = eye(cropped(pixels, self.config.crop, at_random=learning, generator=generator))
             parts.append(found.unflatten(0, state.shape[:2]) * batch.image_mask[name][:, :, None])
         if self.language:
-            states, mask = self.language(batch)
-            words = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-            parts.append(self.heard(words)[:, None].expand(-1, state.shape[1], -1))
+            words = self.reader(*self.language(batch))  # batch 1 feature, the same at every tick
+            parts.append(words.expand(-1, state.shape[1], -1))
         found = torch.cat(parts, dim=-1) * batch.history_mask[:, :, None]
         if self.config.before == "nothing":
             return found

@@ -28,16 +28,18 @@ def test_schedules_are_equal(name: str) -> None:
 
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v"])
 @pytest.mark.parametrize(
-    ("sampler", "steps", "spacing"),
+    ("sampler", "steps", "spacing", "eta"),
     [
-        ("ddpm", 100, "leading"),
-        ("ddpm", 20, "leading"),
-        ("ddim", 10, "leading"),
-        ("ddim", 16, "leading"),
-        ("ddim", 10, "trailing"),
+        ("ddpm", 100, "leading", 0.0),
+        ("ddpm", 20, "leading", 0.0),
+        ("ddim", 10, "leading", 0.0),
+        ("ddim", 16, "leading", 0.0),
+        ("ddim", 10, "trailing", 0.0),
+        ("ddim", 10, "leading", 0.5),
+        ("ddim", 16, "trailing", 1.0),
     ],
 )
-def test_samples_are_equal(sampler: str, steps: int, spacing: Any, prediction: Any) -> None:
+def test_samples_are_equal(sampler: str, steps: int, spacing: Any, eta: float, prediction: Any) -> None:
     said = "v_prediction" if prediction == "v" else prediction
     extra = {"variance_type": "fixed_small"} if sampler == "ddpm" else {}
     peer = theirs(
@@ -60,11 +62,15 @@ def test_samples_are_equal(sampler: str, steps: int, spacing: Any, prediction: A
         sampler=sampler,
         prediction=prediction,
         spacing=spacing,  # type: ignore[arg-type]
+        eta=eta,
     )
     assert rungs.step.tolist() == peer.timesteps.tolist()
     found = diffusion.sample(predict, rungs, noise, generator=torch.Generator().manual_seed(2))
-    points, generator = noise, torch.Generator().manual_seed(2)
+    points = noise
+    drawn: dict[str, Any] = {"generator": torch.Generator().manual_seed(2)}
+    if sampler == "ddim":
+        drawn["eta"] = eta
     for step in peer.timesteps:
-        points = peer.step(predict(points, step.expand(2)), step, points, generator=generator).prev_sample
+        points = peer.step(predict(points, step.expand(2)), step, points, **drawn).prev_sample
     # float32 tables of theirs; a hundred steps of a contraction
     torch.testing.assert_close(found, points, atol=2e-4, rtol=1e-4)

@@ -109,14 +109,16 @@ def drawing() -> tuple[PI05, dict[str, Tensor]]:
 
 
 def test_pi05_loses_like_lerobots(drawing: tuple[PI05, dict[str, Tensor]]) -> None:
+    """Errors are compared; in the file are their squares, in which rounding would count twice."""
     policy, golden = drawing
     batch, noise, time = batch_of(golden), golden["noise"], 1 - golden["time"]  # theirs runs the other way
     everything = torch.ones(2, PADDED, dtype=torch.bool)
     with torch.no_grad():
         velocity = policy.velocity(policy.remember(policy.trunk.observe(batch)), everything)
         points = (1 - time[:, None, None]) * noise + time[:, None, None] * golden["action"]
-        found = (velocity(points, time) - (golden["action"] - noise)).square()
-    torch.testing.assert_close(found, golden["losses"], **CLOSE)
+        found = velocity(points, time) - (golden["action"] - noise)
+    # Ours in float64 differ from the file by 1.9e-5, and from ours here by 1.2e-6: it is good to twice that.
+    torch.testing.assert_close(found.abs(), golden["losses"].sqrt(), rtol=1e-5, atol=4e-5)
 
 
 def test_pi05_as_released_learns_padding_which_lerobots_loss_leaves_out(

@@ -21,15 +21,18 @@ from torch import Tensor
 from visuomotor.backbones.gemma import tiny
 from visuomotor.backbones.paligemma import PaliGemmaConfig
 from visuomotor.backbones.siglip import SigLIPConfig
+from visuomotor.codecs.fast import FAST
+from visuomotor.codecs.spelling import NumberSpelling
 from visuomotor.errors import CheckpointError
 from visuomotor.generative import flow
-from visuomotor.nn.mixture import Segment, join, run
+from visuomotor.nn.mixture import Segment, run
 from visuomotor.perception.augmentation import AugmentationConfig
 from visuomotor.perception.chunk_flow import flow_error
-from visuomotor.perception.paligemma_trunk import PaliGemmaTrunkConfig
+from visuomotor.perception.paligemma_trunk import PaliGemmaTrunk, PaliGemmaTrunkConfig
 from visuomotor.policies import pi0_fast, pi05
 from visuomotor.policies.pi0_fast import PI0FAST, PI0FASTConfig
 from visuomotor.policies.pi05 import PI05, PI05Config
+from visuomotor.transforms.action_tokens import ANNOUNCED
 from visuomotor.types import Batch, Camera, Dimension, Spec, Tokens
 
 GOLDEN = Path(__file__).parent / "lerobot_pi"
@@ -200,37 +203,64 @@ def test_pi0_fast_loses_like_lerobots(writing: tuple[PI0FAST, dict[str, Tensor]]
     torch.testing.assert_close(term.sum / term.count, golden["loss"], **CLOSE)
 
 
-def written(policy: PI0FAST, prefix: Segment, begun: list[Segment]) -> Tensor:
-    """The likeliest word behind the last one, again and again; no codec decides what may be written."""
-    ends, pasts = run([policy.trunk.decoder], [prefix, *begun])
-    end, found = ends[-1], []
-    for _ in range(WRITTEN):
-        found.append(policy.trunk.score(end[:, -1:]).argmax(-1))
-        segment = Segment(tokens=policy.trunk.embed(found[-1]), block=1)
-        (end,), (new,) = run([policy.trunk.decoder], [segment], pasts)
-        pasts = [*pasts[:1], join(pasts[1], new) if len(pasts) > 1 else new]
-    return torch.cat(found, dim=1)
+def free() -> FAST:
+    """A codec of as many numbers as the other side writes words, each of them any word: all are allowed."""
+    spelling = NumberSpelling(WORDS - 1, [])
+    return FAST(horizon=1, action=WRITTEN, scale=1.0, lowest=0, spelling=spelling)
 
 
-def test_pi0_fast_writes_what_lerobots_writes(writing: tuple[PI0FAST, dict[str, Tensor]]) -> None:
+def test_pi0_fast_writes_what_lerobots_writes(
+    writing: tuple[PI0FAST, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """lerobot writes behind a second <bos>, which openpi does not have, and lets pictures and prompt see it.
 
-    In training they do not, as here: the same weights then go on in another way. Positions are consecutive,
+    In training they do not, as here: the same weights then go on in another way. So that <bos> is put among
+    what was observed here, and the first word, which it decides alone, is given. Positions are consecutive,
     in lerobot as here; openpi skips one.
     """
     policy, golden = writing
     assert torch.equal(golden["written"], golden["written_slowly"])
+    monkeypatch.setattr(policy, "codec", free())
+    monkeypatch.setattr(PaliGemmaTrunk, "last_action", WORDS - 1)  # any word may be an action
     with torch.no_grad():
-        prefix = policy.trunk.observe(batch_of(golden)).prefix
+        seen = policy.trunk.observe(batch_of(golden))
+        prefix = seen.prefix
         assert prefix.real is not None
         begin = policy.trunk.embed(torch.full((2, 1), 2))
-        seen = Segment(
+        longer = Segment(
             tokens=torch.cat([prefix.tokens, begin], dim=1), real=F.pad(prefix.real, (0, 1), value=True)
         )
-        as_written = written(policy, seen, [])
-        as_trained = written(policy, prefix, [Segment(tokens=begin, block=1, causal=True)])
-    assert torch.equal(as_written, golden["written"])
-    assert not torch.equal(as_trained, golden["written"])
+        (end,), _ = run([policy.trunk.decoder], [longer])
+        first = policy.trunk.score(end[:, -1:]).argmax(-1)
+        as_written = policy.write(seen._replace(prefix=longer), first)
+        as_trained = policy.write(seen, torch.full((2, 1), 2))
+    assert torch.equal(first, golden["written"][:, :1])
+    assert np.array_equal(WORDS - 1 - np.stack(as_written)[:, :-1], golden["written"][:, 1:].numpy())
+    assert not np.array_equal(WORDS - 1 - np.stack(as_trained), golden["written"].numpy())
+
+
+def test_pi0_fast_acts_on_what_it_writes(
+    writing: tuple[PI0FAST, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a prompt and what announces a chunk to the likeliest words and their chunk."""
+    policy, golden = writing
+    codec = free()
+    monkeypatch.setattr(policy, "codec", codec)
+    monkeypatch.setattr(PaliGemmaTrunk, "last_action", WORDS - 1)
+    begin = torch.full((2, 1), 2)
+    batch = batch_of(golden, begin, torch.ones(2, 1, dtype=torch.bool))
+    assert batch.tokens is not None
+    announced = F.pad(torch.full((2, 1), ANNOUNCED), (PROMPT, 0))
+    batch = replace(batch, tokens=replace(batch.tokens, segment=announced))
+    with torch.no_grad():
+        acted = policy.act(batch)
+        seen, found = policy.trunk.observe(batch), begin
+        for _ in range(WRITTEN):  # without keeping anything
+            text = Segment(tokens=policy.trunk.embed(found), block=1, causal=True)
+            (_, end), _ = run([policy.trunk.decoder], [seen.prefix, text])
+            found = torch.cat([found, policy.trunk.score(end[:, -1:]).argmax(-1)], dim=1)
+    expected = [codec.decode(WORDS - 1 - row.numpy()) for row in found[:, 1:]]
+    assert np.array_equal(acted.actions.numpy(), np.stack(expected))
 
 
 def test_two_tables_of_scores_and_words_are_not_taken_for_one() -> None:

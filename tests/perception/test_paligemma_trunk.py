@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from calibrated import armed_body, random_batch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from visuomotor.agent import load_policy, save_agent
+from visuomotor.agent import PolicyAgent, load_policy, save_agent
 from visuomotor.agent.compiled import CompiledAct
 from visuomotor.backbones.gemma import gemma_2b
 from visuomotor.backbones.paligemma import PaliGemmaConfig
@@ -35,7 +35,7 @@ from visuomotor.policies.pi0_fast import PI0FAST, PI0FASTConfig
 from visuomotor.policies.pi05 import PI05, PI05Config
 from visuomotor.testing import check_policy
 from visuomotor.testing.policies import shape_checks_off
-from visuomotor.testing.samples import random_sample, random_stats
+from visuomotor.testing.samples import random_observation, random_sample, random_stats
 from visuomotor.text.tokenizer import load_tokenizer
 from visuomotor.training.begin import begin_from
 from visuomotor.types import Batch, Sample, Window
@@ -229,6 +229,32 @@ def test_the_state_in_the_prompt_is_normalized_and_not_padded(tokenizer: str) ->
     raw = random_sample(spec, policy.window, "one", 0).state[-1]
     assert binned(raw).tolist() != binned(sample.state[0, : len(spec.state)]).tolist()
     assert sample.state.shape == (1, 8)  # padded, but not in the prompt
+
+
+def test_a_pi05_without_state_is_declared_and_answers_alike_wherever_it_is(tokenizer: str) -> None:
+    spec, silent = armed_body(), trunk(tokenizer, prompt="instruction", normalize="openpi_quantile")
+    config = replace(PI05Config.tiny(), trunk=silent, reads_state=False)
+    published = PI05Config.published_libero()
+    assert (published.reads_state, published.horizon, published.trunk.prompt) == (False, 10, "instruction")  # type: ignore[union-attr]
+    torch.manual_seed(0)
+    policy = PI05(config, {"one": spec})
+    for parameter in policy.expert.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    agent = PolicyAgent(policy, policy.transforms("one", random_stats(spec)), key="one")
+    seen = random_observation(spec, np.random.default_rng(0))
+    answers = [
+        agent.act(replace(seen, state=state, instruction=words)).actions
+        for state, words in ((seen.state, "go"), (seen.state + 0.5, "go"), (seen.state, "stop now"))
+    ]
+    np.testing.assert_array_equal(answers[0], answers[1])
+    assert np.abs(answers[0] - answers[2]).max() > 1e-3
+    for changes, match in (
+        ({"reads_state": True}, "never reads the state"),
+        ({"trunk": replace(silent, prompt="instruction_and_state")}, "tells the state, which this policy"),
+        ({"trunk": PI05Config.tiny().trunk}, "the shared sight always reads the state"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            replace(config, **changes)
 
 
 def test_a_prompt_that_is_too_long_is_refused(tokenizer: str) -> None:

@@ -120,16 +120,26 @@ class PaliGemmaTrunkConfig:
         return min(self.paligemma.language.vocabulary, WORDS)
 
 
-def check_writing(config: PaliGemmaTrunkConfig, vocabulary: int) -> None:
-    """Refuse a trunk that cannot write so many tokens of actions (0 for none), or does not read the state.
+def check_writing(config: PaliGemmaTrunkConfig, vocabulary: int, *, reads_state: bool = True) -> None:
+    """Refuse a trunk that cannot write so many tokens of actions (0 for none), or reads the state unasked.
+
+    Args:
+        config: Of a family that reads the state in its prompt alone.
+        vocabulary: Tokens of actions.
+        reads_state: Whether it is to read the state.
 
     Raises:
         ValueError: With what to change.
     """
-    if config.prompt == "instruction":
+    if reads_state and config.prompt == "instruction":
         raise ValueError(
-            'trunk: with prompt="instruction" this family never reads the state. '
-            "Choose PaliGemmaTrunkConfig.pi05() or .pi0_fast()."
+            'trunk: with prompt="instruction" this family never reads the state. Choose '
+            "PaliGemmaTrunkConfig.pi05() or .pi0_fast(), or, for pi0.5 trained without, reads_state=False."
+        )
+    if not reads_state and config.prompt != "instruction":
+        raise ValueError(
+            f"trunk: prompt={config.prompt!r} tells the state, which this policy is not to read. Choose "
+            'prompt="instruction", or reads_state=True.'
         )
     words = config.words
     if vocabulary and vocabulary + CODES > words:

@@ -16,6 +16,7 @@ paper, and what is always saved without a change of the answer:
 - Missing cameras and padding of the prompt take no place and no position; the last layer of the trunk
   computes keys and values alone.
 - Padded dimensions are not seen, and padding does not count in the loss; `padding="learned"` is as released.
+- `reads_state=False` is as released for LIBERO: the prompt of pi0, and no state at all.
 - `max_delay` trains with clean prefixes (Black et al. 2025), for which each tick has a time of its own.
 - `SightTrunkConfig` gives the trunk a few tokens made of everything that was observed, and tokens of the
   state's bins; it learns from blind samples, too, and the flow models what is left of a first guess.
@@ -85,6 +86,9 @@ class PI05Config:
     """Actions predicted by one call."""
     trunk: TrunkConfig = field(default_factory=PaliGemmaTrunkConfig.pi05)
     """What sees and reads."""
+    reads_state: bool = True
+    """Whether it is told the state; without, as the one that was released for LIBERO, its prompt is
+    "instruction"."""
     expert_width: int = 1024
     """Width of the action expert; depth and heads are those of the trunk."""
     expert_mlp_width: int = 4096
@@ -135,12 +139,15 @@ class PI05Config:
         if self.padding not in get_args(Padding):
             raise unknown_name("padding of pi0.5", self.padding, get_args(Padding))
         if isinstance(self.trunk, PaliGemmaTrunkConfig):
-            check_writing(self.trunk, self.vocabulary if self.insulated else 0)
+            tokens = self.vocabulary if self.insulated else 0
+            check_writing(self.trunk, tokens, reads_state=self.reads_state)
             if self.writes and self.trunk.prompt != "before_tokens":
                 raise ValueError(
                     "pi0.5: texts are written between the prompt and the actions, which this prompt "
                     f'announces already: expected trunk.prompt="before_tokens", got {self.trunk.prompt!r}.'
                 )
+        elif not self.reads_state:
+            raise ValueError("pi0.5: the shared sight always reads the state. Leave reads_state at True.")
         if (
             self.insulated
             and isinstance(self.trunk, SightTrunkConfig)
@@ -173,6 +180,12 @@ class PI05Config:
     def published(cls) -> PI05Config:
         """The released network, loss and normalization: PaliGemma 3B and an expert of 300 million weights."""
         return cls(trunk=PaliGemmaTrunkConfig.pi05().released(), padding="learned")
+
+    @classmethod
+    def published_libero(cls) -> PI05Config:
+        """The one that was released for LIBERO: chunks of 10 ticks, and no state."""
+        trunk = replace(PaliGemmaTrunkConfig.pi05().released(), prompt="instruction")
+        return cls(horizon=10, trunk=trunk, padding="learned", reads_state=False)
 
     @classmethod
     def small(cls) -> PI05Config:

@@ -20,6 +20,8 @@ from visuomotor.data.labels import find_labels
 from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.errors import DataError
 from visuomotor.evaluation.runner import FIRST_SEED, evaluate
+from visuomotor.evaluation.setup import Acting
+from visuomotor.executors import Latency
 from visuomotor.experts.collect import Collection
 from visuomotor.experts.disturbance import Noise
 from visuomotor.policies.pi0_fast import PI0FASTConfig
@@ -179,6 +181,34 @@ def test_what_is_fitted_to_data_is_fitted_to_the_demonstrations(tmp_path: Path, 
     assert codecs[0] == codecs[1]
 
 
+def test_the_learner_acts_as_asked_while_it_plays_and_in_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Latency((0.1, 0.3), (3, 1)).save(tmp_path / "latency.json")
+    acting = Acting(options={"order": "newest_first"}, safety="spec")
+    how = {"executor": "temporal_ensemble", "latency": str(tmp_path / "latency.json"), "acting": acting}
+    players, setups, real, real_evaluate = [], [], module.play_corrected, module.evaluate
+
+    def watched(env: Any, corrector: Any, session: Any, seed: int, **more: Any) -> Any:
+        players.append(session)
+        return real(env, corrector, session, seed, **more)
+
+    def measured(*arguments: Any, **more: Any) -> Any:
+        found = real_evaluate(*arguments, **more)
+        setups.append(found.setup)
+        return found
+
+    monkeypatch.setattr(module, "play_corrected", watched)
+    monkeypatch.setattr(module, "evaluate", measured)
+    run(tmp_path / "run", replace(CONFIG, validation=1, **how))
+    session = players[-1]
+    assert session.latency == Latency((0.1, 0.3), (3, 1))
+    assert session.executor.order == "newest_first"
+    assert session.safety is not None
+    assert [setup.latency for setup in setups] == [{"seconds": [0.1, 0.3], "counts": [3, 1]}] * 2
+    assert [setup.acting for setup in setups] == [acting] * 2
+
+
 def test_a_person_corrects_through_the_same_door(tmp_path: Path) -> None:
     config = replace(CONFIG, law="first")
     report = run(tmp_path / "run", config, job=replace(JOB, expert="walk_world:Person"))
@@ -228,9 +258,13 @@ def test_the_command_asks_for_what_its_options_say(
         return report
 
     monkeypatch.setattr(module, "dagger", pretend)
-    words = "--recipe demo-tiny --rounds 3 --law geometric --collect.task lift --training.steps 7 --workers 0"
+    words = (
+        "--recipe demo-tiny --rounds 3 --law geometric --latency delays.json "
+        "--acting.options overlap average --collect.task lift --training.steps 7 --workers 0"
+    )
     assert main(["dagger", *words.split(), "--out", str(tmp_path)]) == 0
-    assert seen["config"] == DaggerConfig(rounds=3, law="geometric")
+    acting = Acting(options={"overlap": "average"})
+    assert seen["config"] == DaggerConfig(rounds=3, law="geometric", latency="delays.json", acting=acting)
     assert (seen["job"].task, seen["job"].phrasings, seen["training"].steps) == ("lift", 2, 7)
     assert f"round {report.best.round}, {report.policy}" in capsys.readouterr().out
 

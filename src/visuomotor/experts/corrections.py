@@ -139,7 +139,7 @@ def play_corrected(
 
     Returns:
         The episode, whose columns are those of `label_columns`. An episode that only the expert played
-        is a demonstration: if it fails, only the reason is told.
+        is a demonstration, in any round: if it fails, only the reason is told.
     """
     generator = np.random.default_rng([job.seed, seed])
     coins = np.random.default_rng([job.seed, seed, 2, turns.round])

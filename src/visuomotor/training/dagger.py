@@ -29,7 +29,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -43,8 +43,9 @@ from visuomotor.data.labels import find_labels, label_columns
 from visuomotor.data.lerobot import LeRobotReader, LeRobotWriter
 from visuomotor.errors import DataError, unknown_name
 from visuomotor.evaluation.runner import Evaluation, evaluate
-from visuomotor.evaluation.setup import Setup
+from visuomotor.evaluation.setup import Acting, Setup
 from visuomotor.evaluation.statistics import proportion
+from visuomotor.executors import Latency
 from visuomotor.experts.collect import Collection, gather, inspect_collection, what_decides
 from visuomotor.experts.corrections import Mix, Turns, as_corrector, play_corrected
 from visuomotor.rollout import plain
@@ -66,7 +67,8 @@ class DaggerConfig:
     demonstrations: int = 50
     """Episodes of the first round, which the expert plays alone; failed ones are dropped and counted."""
     episodes: int = 25
-    """Episodes of every later round; failed ones are kept, for the learner may fail."""
+    """Episodes of every later round; failed ones are kept, for the learner may fail, but for those that the
+    expert played alone."""
     law: Law = "first"
     """Share of the expert: "first" acts in the first round only; "geometric" is decay^(round - 1)."""
     decay: float = 0.5
@@ -85,8 +87,10 @@ class DaggerConfig:
     """How the learner's chunks become one action for each tick, while playing and in validation."""
     execute: int | None = None
     """Actions run before re-planning; the executor's default if none."""
-    latency: float = 0.0
-    """Simulated inference delay in seconds."""
+    latency: float | str = 0.0
+    """Simulated inference delay in seconds, or a file of measured ones (latency.json of an evaluation)."""
+    acting: Acting = field(default_factory=Acting)
+    """Options of the executor, rate of the slow part, safety limits."""
 
     def __post_init__(self) -> None:
         for name, known in (("law", Law), ("mix", Mix), ("retrain", Literal["scratch", "continue"])):
@@ -369,7 +373,8 @@ class _Run:
             env_options={"task": self.job.task, **control, **self.job.env_options},
             executor=self.config.executor,
             execute=self.config.execute,
-            latency=self.config.latency,
+            latency=Latency.of(self.config.latency).to_json(),
+            acting=self.config.acting,
         )
 
     def _fitted(self, number: int) -> Any | None:
@@ -415,6 +420,7 @@ class _Run:
             executor=config.executor,
             execute=config.execute,
             latency=config.latency,
+            acting=config.acting,
             workers=self.workers,
             out=self.place(number) / "evaluation",
             videos=0,

@@ -9,9 +9,10 @@ import pytest
 
 from visuomotor.errors import DataError
 from visuomotor.evaluation.setup import Acting
-from visuomotor.recipes import get_recipe
+from visuomotor.perception.language import LanguageConfig
+from visuomotor.recipes import Recipe, get_recipe
 from visuomotor.registry import lookup
-from visuomotor.study.arms import Arm, is_arm, read_arm
+from visuomotor.study.arms import Arm, budget_of, is_arm, read_arm, unequal_budgets
 
 
 def write(path: Path, told: Any) -> str:
@@ -87,6 +88,24 @@ def test_what_a_file_gets_wrong_is_answered_with_the_fix(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         read_arm(write(tmp_path / "arm.json", told))
+
+
+def test_an_arm_that_sees_or_hears_less_is_not_equally_placed() -> None:
+    def unequal(*recipes: Recipe) -> list[str]:
+        arms = [Arm(name=f"arm-{number}", recipe=recipe) for number, recipe in enumerate(recipes)]
+        return unequal_budgets({arm.name: budget_of(arm.to_json(), (0,)) for arm in arms})
+
+    whole, pi0 = get_recipe("demo-bc-mse"), get_recipe("demo-pi0")
+    assert unequal(whole, pi0, get_recipe("demo-act"), get_recipe("demo")) == []
+    deaf = replace(whole, policy=replace(whole.policy, language=LanguageConfig.none()))
+    blind = replace(whole, policy=replace(whole.policy, vision="none"))
+    trunk = replace(pi0.policy.trunk, language=LanguageConfig.none())
+    deaf_pi0 = replace(pi0, policy=replace(pi0.policy, trunk=trunk))
+    assert unequal(whole, deaf, blind, deaf_pi0) == [
+        "arm-1: observed: 'pictures, state, words' for arm-0, 'pictures, state' for arm-1",
+        "arm-2: observed: 'pictures, state, words' for arm-0, 'state, words' for arm-2",
+        "arm-3: observed: 'pictures, state, words' for arm-0, 'pictures, state' for arm-3",
+    ]
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class _Compare:
     seed_offset: int | None = None
     """Which scenes; as the recipes say if none."""
     unequal: str = ""
-    """Why budgets or histories of the arms may differ; without a reason that is refused."""
+    """Why budgets or observations of the arms may differ; without a reason that is refused."""
     untrained: bool = True
     """Whether each policy also plays with its first weights."""
     merge: Path | None = None

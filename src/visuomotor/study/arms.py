@@ -189,8 +189,30 @@ def unequal_budgets(budgets: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def budget_of(arm: Mapping[str, Any], history: Sequence[int]) -> dict[str, Any]:
-    """Steps, samples, seed, held-out data and ticks seen, from `Arm.to_json()` and the window's history."""
-    return {**{key: arm["training"][key] for key in _BUDGET}, "history": list(history)}
+    """Steps, samples, seed, held-out data and observations: of `Arm.to_json()`, and the window's history."""
+    seen = {"history": list(history), "observed": _observed(arm["policy"])}
+    return {**{key: arm["training"][key] for key in _BUDGET}, **seen}
+
+
+def _observed(policy: Mapping[str, Any]) -> str:
+    """What a policy with such a config observes; families name alike what leaves a part of it out.
+
+    That is `vision="none"` and `LanguageConfig.none()`, wherever they stand in the config.
+    """
+    blind = "none" in _values(policy, "vision")
+    deaf = any(
+        isinstance(how, Mapping) and how.get("reader") == "none" for how in _values(policy, "language")
+    )
+    left_out = {"pictures": blind, "words": deaf}
+    return ", ".join(part for part in ("pictures", "state", "words") if not left_out.get(part))
+
+
+def _values(config: Mapping[str, Any], key: str) -> list[Any]:
+    """Every value under a key in a tree of plain data."""
+    found = [config[key]] if key in config else []
+    return found + [
+        one for inner in config.values() if isinstance(inner, Mapping) for one in _values(inner, key)
+    ]
 
 
 def exam_of(arm: Arm) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def compare_arms(
         out: Folder of the comparison: new, empty, or the same one, which goes on; arms of earlier calls stay.
         arms: Arms, or words for them (see `read_arm`).
         data: Folder of a data set; if None, what the recipes of the arms collect, which must be the same.
-        unequal: Why steps, batch size, seed, held-out data or history may differ; refused if empty.
+        unequal: Why steps, batch size, seed, held-out data or observations may differ; refused if empty.
         references: Of "expert" and "random", who plays for comparison; those that can, if None.
         untrained: Whether each policy is also played with its first weights.
         merge: JSON file of results into which the arms are put, each when it is finished.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visuomotor.errors import DataError
-from visuomotor.executors import Box, SafetyFilter, SafetyLimits
-from visuomotor.types import Dimension, Observation, Spec
+from visuomotor.executors import Box, Latency, SafetyFilter, SafetyLimits, make_executor
+from visuomotor.registry import names
+from visuomotor.session import Session
+from visuomotor.types import Chunk, Dimension, Observation, Spec, Window
 
 RATE = 10.0
 JOINTS = Spec(
@@ -215,3 +218,93 @@ def test_limits_are_read_from_a_file(tmp_path: Path) -> None:
         SafetyLimits.load(path)
     with pytest.raises(DataError, match=r"nowhere\.json"):
         SafetyLimits.load(tmp_path / "nowhere.json")
+
+
+# ---- whatever executor acts, however late its chunks are ----
+
+HORIZON, TICKS = 6, 30
+LATENCIES = (0.0, 0.1, 0.35, Latency((0.0, 0.2, 0.5), (2, 1, 1)))
+
+
+class Erratic:
+    """Answers anything: far targets, no opinion about later ticks, failures."""
+
+    window = Window(horizon=HORIZON)
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+
+    def think(self, observation: Observation, **more: Any) -> None:
+        return None
+
+    def act(self, observation: Observation, *, generator: np.random.Generator, **more: Any) -> Chunk:
+        size = 10.0 ** generator.uniform(-2, 1)
+        actions = size * generator.standard_normal((HORIZON, len(self.spec.action)))
+        return Chunk(
+            actions=actions.astype(np.float32),
+            rate=self.spec.rate,
+            time=observation.time,
+            mask=np.arange(HORIZON) < generator.integers(1, HORIZON + 1),
+            failure="lost" if generator.random() < 0.1 else None,
+        )
+
+
+def act_out(session: Session, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (tick, action) that were commanded, the start first, and steps."""
+    session.reset(seed)
+    spec = session.spec
+    delta = spec.action[0].kind.endswith("_delta")
+    positions = [np.array([0.0, 0.0, 0.5])]
+    for _ in range(TICKS):
+        command = session.tick(lambda: standing(spec, tuple(positions[-1])))
+        positions.append(positions[-1] + command if delta else command.astype(np.float64))
+    found = np.array(positions)
+    return found, np.diff(found, axis=0, prepend=found[:1])
+
+
+@pytest.mark.parametrize("name", names("executor"))
+@settings(max_examples=25, deadline=None)
+@given(
+    spec=st.sampled_from([JOINTS, HAND]),
+    latency=st.sampled_from(LATENCIES),
+    stale_after=st.sampled_from([None, 0.05, 0.15, 0.3, 0.6]),
+    speed=st.one_of(st.none(), st.floats(0.05, 10)),
+    acceleration=st.one_of(st.none(), st.floats(0.05, 30)),
+    seed=st.integers(0, 1000),
+)
+def test_no_command_of_a_session_breaks_a_limit(
+    name, spec, latency, stale_after, speed, acceleration, seed
+) -> None:
+    position = {"b": (-0.5, 0.4)} if spec is JOINTS else {}
+    limits = everything(speed, acceleration, position=position, stale_after=stale_after)
+    safety = SafetyFilter(spec, limits)
+    session = Session(Erratic(spec), make_executor(name, horizon=HORIZON), latency=latency, safety=safety)
+    positions, steps = act_out(session, seed)
+    low, high = ([-1.0, -0.5, 0.0], [2.1, 0.4, 1.0]) if spec is JOINTS else (-0.7, 0.7)
+    check(positions, steps, spec, limits, low, high)
+    if stale_after is not None and isinstance(latency, float) and latency > stale_after:
+        assert safety.stops == TICKS  # each action is too old when it arrives
+        assert (positions == positions[0]).all()
+
+
+@pytest.mark.parametrize("name", names("executor"))
+def test_an_action_that_grows_old_is_braked(name: str) -> None:
+    """After its only chunk the agent fails: a long chunk is followed until its observation is too old."""
+
+    class Once(Erratic):
+        def act(self, observation: Observation, **more: Any) -> Chunk:
+            first = not self.asked
+            self.asked = True
+            ways = np.linspace(0.02, 0.02 * HORIZON, HORIZON)[:, None] * [1.0, 0.0, 0.0] + [0.0, 0.0, 0.5]
+            failure = None if first else "gone"
+            return Chunk(actions=ways.astype(np.float32), rate=self.spec.rate, failure=failure)
+
+        asked = False
+
+    limits = SafetyLimits(speed={"*": 1.0}, acceleration={"*": 2.0}, stale_after=0.25)
+    safety = SafetyFilter(JOINTS, limits)
+    positions, steps = act_out(Session(Once(JOINTS), make_executor(name, horizon=HORIZON), safety=safety), 0)
+    assert steps[1:4, 0] == pytest.approx(0.02, abs=1e-6)  # of the observation and up to 0.2 s after it
+    assert safety.stops == TICKS - 3
+    assert np.abs(steps[6:]).max() == 0
+    check(positions, steps, JOINTS, limits, [-1.0, -np.inf, 0.0], [2.1, np.inf, 1.0])

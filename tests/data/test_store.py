@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
 
+from visuomotor.data import cache
 from visuomotor.data import store as module
 from visuomotor.data.lerobot import LeRobotReader
 from visuomotor.data.store import FrameStore, cache_folder
@@ -45,6 +47,30 @@ def test_it_is_built_once(reader, tmp_path):
     )
     assert not calls
     assert entries(tmp_path) == [reader.hash]
+
+
+def test_who_waits_for_a_store_waits_for_nobody_who_reads_it(reader, tmp_path):
+    """The one who built it reads on, maybe for days, and what waited goes on when it is there."""
+    place = tmp_path / "entry"
+    building = Event()
+
+    def build(temporary: Path, tell: object) -> None:
+        building.set()
+        time.sleep(0.3)  # meanwhile the other one comes to wait
+
+    def first() -> None:
+        cache.build_once(place, build, None)
+        held.append(cache.Hold(place))
+
+    held: list[cache.Hold] = []
+    threads = [Thread(target=first), Thread(target=lambda: cache.build_once(place, build, None), daemon=True)]
+    threads[0].start()
+    building.wait()
+    threads[1].start()
+    for thread in threads:
+        thread.join(20)
+    assert held
+    assert not threads[1].is_alive()
 
 
 def test_other_content_has_another_store(reader, tmp_path):

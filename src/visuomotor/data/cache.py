@@ -122,7 +122,10 @@ def _last_use(place: Path) -> float:
 
 @contextmanager
 def _alone(place: Path, progress: Progress | None) -> Iterator[IO[Any] | None]:
-    """The lock of an entry, held alone; progress of the one who has it is told while waiting."""
+    """The lock of an entry, held alone; progress of the one who has it is told while waiting.
+
+    None without locks, and for an entry that is there by now.
+    """
     if fcntl is None:
         yield None
         return
@@ -132,6 +135,9 @@ def _alone(place: Path, progress: Progress | None) -> Iterator[IO[Any] | None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                if place.exists():  # it was built, and is held by who reads it: for as long as that one likes
+                    yield None
+                    return
                 lock.seek(0)
                 words = lock.read().split()
                 if progress is not None and len(words) == 2:

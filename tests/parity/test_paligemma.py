@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from visuomotor.backbones.paligemma import PaliGemma, PaliGemmaConfig, load_paligemma
+from visuomotor.backbones.paligemma import (
+    PaliGemma,
+    PaliGemmaConfig,
+    config_from_published,
+    load_paligemma,
+)
 
 transformers = pytest.importorskip("transformers", reason="the oracle; it is in the test extra")
 
@@ -63,6 +68,33 @@ def test_scores_of_an_answer_equal_the_oracle(pair: tuple[Any, PaliGemma]) -> No
         expected = oracle(input_ids=ids, pixel_values=pictures[:, 0], token_type_ids=kinds).logits[:, -3:]
         found = ours(pictures, prompt, answer)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # float32, sums in another order
+
+
+def test_the_published_config_has_rows_for_alignment() -> None:
+    """As the hub has it, with the keys that differ from what transformers assumes."""
+    published = {
+        "model_type": "paligemma",
+        "text_config": {
+            "model_type": "gemma",
+            "hidden_size": 2048,
+            "intermediate_size": 16384,
+            "num_attention_heads": 8,
+            "num_hidden_layers": 18,
+            "num_key_value_heads": 1,
+            "vocab_size": 257216,
+        },
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 27,
+            "image_size": 224,
+            "patch_size": 14,
+            "vision_use_head": False,
+        },
+    }
+    assert config_from_published(published) == PaliGemmaConfig.padded()
 
 
 def test_published_size_has_the_published_number_of_weights() -> None:

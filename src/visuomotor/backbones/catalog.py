@@ -151,10 +151,10 @@ MODELS: dict[str, PublishedModel] = {
     "qwen3-8b": _model("qwen", "qwen3_8b", 8_190_735_360, APACHE, "Qwen/Qwen3-8B-Base"),
     "paligemma-3b": PublishedModel(
         kind="vision and language",
-        parameters=2_923_335_408,
+        parameters=2_923_466_480,
         license=GEMMA,
         hub="google/paligemma-3b-pt-224",
-        config=HERE + "paligemma:PaliGemmaConfig",
+        config=HERE + "paligemma:PaliGemmaConfig.padded",
         gated=True,
         network=HERE + "paligemma:PaliGemma",
     ),

@@ -44,6 +44,11 @@ class PaliGemmaConfig:
     """Gemma."""
 
     @classmethod
+    def padded(cls) -> PaliGemmaConfig:
+        """The same as transformers publishes it: 64 rows behind the words stand for nothing."""
+        return cls(language=gemma_2b(WORDS + 64))
+
+    @classmethod
     def tiny(cls, vocabulary: int = 64) -> PaliGemmaConfig:
         """A model for tests."""
         return cls(vision=SigLIPConfig.tiny(), language=tiny(vocabulary))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from calibrated import armed_body, random_batch
 
 from visuomotor.codecs.fast import FAST
+from visuomotor.codecs.fast_hub import read_fast, write_fast
 from visuomotor.data.collate import collate
 from visuomotor.errors import DataError
 from visuomotor.nn.mixture import Segment, run
@@ -137,6 +139,20 @@ def test_a_codec_that_does_not_fit_is_refused(family: str, made: dict[str, Any],
     assert not build(codec()).unfitted
     with pytest.raises(ValueError, match=f"{family}: the codec .*{message}"):
         build(codec(**made))
+
+
+def test_a_published_tokenizer_of_actions_becomes_the_codec(tmp_path: Path) -> None:
+    """As docs/backbones.md tells it: two files, read for chunks of the policy, a part of the config."""
+    write_fast(FAST.from_json(codec()), tmp_path)
+    config = PI0FASTConfig.tiny()
+    limits = (-1.5, 1.5)
+    found = read_fast(tmp_path, horizon=config.horizon, action=3, limits=limits)
+    torch.manual_seed(0)
+    policy = PI0FAST(replace(config, codec=found.to_json()), BODIES).eval()
+    with torch.no_grad():
+        acted = policy.act(random_batch(policy, 3))
+    assert acted.failures is None
+    assert float(acted.actions.abs().max()) <= 1.5
 
 
 def test_the_published_policy_takes_a_codec_of_the_size_of_the_published_one() -> None:

@@ -17,7 +17,9 @@ weights are loaded. Differences from the paper, and what is always saved without
 
 - Missing cameras and padding of the prompt take no place and no position. The state is kept with the
   prefix, whose last layer computes keys and values alone; what depends on time alone is a table.
-- Padded dimensions are not seen, and padding does not count in the loss; `padding="learned"` is as released.
+- Padded dimensions are not seen, and padding does not count in the loss; `padding="learned"` feeds and learns
+  padded dimensions, as released. Ticks behind the end of an episode, where the released code repeats the last
+  action, are a lesson there and never here.
 - `max_delay` trains with clean prefixes (Black et al. 2025, "Training-time action conditioning").
 - `SightTrunkConfig` gives the trunk a few tokens made of everything that was observed, in the place of
   PaliGemma's (see `visuomotor.perception.sight`), and learns from blind samples, too; several noise
@@ -109,7 +111,9 @@ class PI0Config:
 
     @classmethod
     def published(cls) -> PI0Config:
-        """The released network, loss and normalization: PaliGemma 3B and an expert of 300 million weights."""
+        """The released network and normalization, and the loss where all ticks are there: PaliGemma 3B and an
+        expert of 300 million weights.
+        """
         return cls(trunk=PaliGemmaTrunkConfig().released(), padding="learned")
 
     @classmethod

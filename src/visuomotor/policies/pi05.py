@@ -15,7 +15,9 @@ paper, and what is always saved without a change of the answer:
 
 - Missing cameras and padding of the prompt take no place and no position; the last layer of the trunk
   computes keys and values alone.
-- Padded dimensions are not seen, and padding does not count in the loss; `padding="learned"` is as released.
+- Padded dimensions are not seen, and padding does not count in the loss; `padding="learned"` feeds and learns
+  padded dimensions, as released. Ticks behind the end of an episode, where the released code repeats the last
+  action, are a lesson there and never here.
 - `reads_state=False` is as released for LIBERO: the prompt of pi0, and no state at all.
 - `max_delay` trains with clean prefixes (Black et al. 2025), for which each tick has a time of its own.
 - `SightTrunkConfig` gives the trunk a few tokens made of everything that was observed, and tokens of the
@@ -178,7 +180,9 @@ class PI05Config:
 
     @classmethod
     def published(cls) -> PI05Config:
-        """The released network, loss and normalization: PaliGemma 3B and an expert of 300 million weights."""
+        """The released network and normalization, and the loss where all ticks are there: PaliGemma 3B and an
+        expert of 300 million weights.
+        """
         return cls(trunk=PaliGemmaTrunkConfig.pi05().released(), padding="learned")
 
     @classmethod

@@ -212,3 +212,15 @@ def test_states_and_actions_are_divided_by_at_least_the_floor() -> None:
 def test_wrong_configs_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(ACTConfig(), **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("guess", [0.0, 10.0])
+def test_a_guess_teaches_the_eyes_in_the_place_of_the_chunk(guess: float) -> None:
+    torch.manual_seed(0)
+    policy = ACT(replace(ACTConfig.tiny(), guess=guess), BODIES)
+    loss = policy.loss(random_batch(policy), generator=torch.Generator().manual_seed(0))
+    assert ("guess" in loss.terms) == (guess > 0)
+    loss.terms["l1"].sum.backward()
+    assert policy.sight is not None
+    assert any(weight.grad is not None for weight in policy.sight.parameters()) == (guess == 0)
+    assert all(weight.grad is not None for weight in policy.network.encoder.parameters())

@@ -287,23 +287,18 @@ class Sight(nn.Module):
         if batch.actions is None or batch.horizon_mask is None or batch.action_mask is None:
             raise ValueError("sight: the batch has no actions to learn from.")
         observed = self(batch, augment=True, generator=generator)
-        assert observed.heard is not None  # whoever is augmented may lose it
-        heard = observed.heard
-        vector, state, actions, mask = observed.vector, batch.state, batch.actions, real_actions(batch)
-        state = state * batch.history_mask[:, :, None] * batch.state_mask[:, None, :]
-        executed = actions if batch.executed is None else batch.executed
-        if batch.blind is not None and batch.blind.actions is not None:
-            blind = batch.blind
+        vector, heard, actions, mask = observed.vector, observed.heard, batch.actions, real_actions(batch)
+        assert heard is not None  # whoever is augmented may lose it
+        state = batch.state * batch.history_mask[:, :, None] * batch.state_mask[:, None, :]
+        executed, blind = actions if batch.executed is None else batch.executed, batch.blind
+        if blind is not None and blind.actions is not None:
             imagined, known, told = self.imagine(blind, generator)
             felt = blind.state * blind.history_mask[:, :, None] * blind.state_mask[:, None, :]
-            vector, state = torch.cat([vector, imagined]), torch.cat([state, felt])
-            heard = torch.cat([heard, told])
-            assert blind.actions is not None
-            actions = torch.cat([actions, blind.actions])
-            executed = torch.cat([executed, blind.actions if blind.executed is None else blind.executed])
+            vector, state, heard = (torch.cat(p) for p in ((vector, imagined), (state, felt), (heard, told)))
+            ran = blind.actions if blind.executed is None else blind.executed
+            actions, executed = torch.cat([actions, blind.actions]), torch.cat([executed, ran])
             mask = torch.cat([mask, real_actions(blind) & known[:, None, None]])
-        losses = self.losses(batch, observed)
-        return Lesson(vector, state, actions, mask, len(batch), losses, heard, executed)
+        return Lesson(vector, state, actions, mask, len(batch), self.losses(batch, observed), heard, executed)
 
     def losses(self, batch: Batch, observed: Observed) -> dict[str, Term]:
         """Losses of seeing itself, where hindsight tells something: looking, contrast, places, parts."""

@@ -23,8 +23,9 @@ do not compute them either. Its L1 is divided by padded ticks, too: `average="al
   one it is.
 - With a language reader, the token states of the instruction are further tokens of the encoder.
 - `vision="sight"` gives the encoder a few tokens made of everything that was observed, in the place of
-  feature maps (see `visuomotor.perception.sight`), and learns from blind samples, too. `vision="none"`
-  leaves latent and state alone.
+  feature maps (see `visuomotor.perception.sight`), and learns from blind samples, too. With `guess` a
+  regression teaches it what to tell: through the transformer that is learned late, or never.
+- `vision="none"` leaves latent and state alone.
 - The unused head of the released network that was to tell padding (513 numbers) is left out.
 
 Held against LeRobot's implementation with equal weights (tests/parity) and against the parameter counts
@@ -53,6 +54,7 @@ from visuomotor.nn.resnet import Norm, ResNet18
 from visuomotor.nn.weights import load_named
 from visuomotor.perception.bodies import BodyTable
 from visuomotor.perception.geometry import every_camera
+from visuomotor.perception.guess import Guess
 from visuomotor.perception.language import Language, LanguageConfig
 from visuomotor.perception.sight import Sight, SightConfig, real_actions
 from visuomotor.policies.base import Acted, Context, Policy, continued
@@ -86,6 +88,8 @@ class ACTConfig:
     """How the instruction is read; the paper has none."""
     seen_tokens: int = 4
     """Tokens that the encoder gets from the shared sight."""
+    guess: float = 0.0
+    """Weight of a regression that teaches the shared sight, if there is one; 0 leaves that to the chunk."""
     backbones: Backbones = "shared"
     """One ResNet-18 for all cameras, as released, or one for each, as in ACT++ (Fu et al. 2024)."""
     norm: Norm = "frozen"
@@ -132,8 +136,8 @@ class ACTConfig:
             raise ValueError(f"ACT: sizes and numbers of layers must be at least 1, got {self}.")
         if self.width % self.heads or self.width % 4:
             raise ValueError(f"ACT: width {self.width} must be a multiple of 4 and of {self.heads} heads.")
-        if not 0 <= self.dropout < 1 or self.divergence < 0 or self.std_floor <= 0:
-            raise ValueError("ACT: dropout must be in [0, 1), divergence at least 0, std_floor positive.")
+        if not 0 <= self.dropout < 1 or min(self.divergence, self.guess) < 0 or self.std_floor <= 0:
+            raise ValueError("ACT: dropout must be in [0, 1), weights at least 0, std_floor positive.")
 
     @classmethod
     def published(cls) -> ACTConfig:
@@ -160,6 +164,7 @@ class ACTConfig:
             horizon=8,
             vision="sight",
             language=LanguageConfig(),
+            guess=10.0,
             width=128,
             heads=4,
             feed=512,
@@ -376,6 +381,9 @@ class ACT(Policy):
                 self.language = Language(config.language)
             if len(self.embodiments) > 1:
                 self.body = BodyTable(len(self.embodiments), config.width)
+        self.guess: Guess | None = None
+        if self.sight and config.guess:
+            self.guess = Guess(self.sight.width, config.horizon, self.action_width)
         self.network = Network(
             config,
             state=self.state_width,
@@ -428,7 +436,11 @@ class ACT(Policy):
         if self.sight:
             lesson = self.sight.learn(batch, generator)
             state, actions, mask = lesson.state[:, -1], lesson.actions, lesson.mask
-            scene, terms = Scene(vector=lesson.vector), lesson.losses
+            vector, terms = lesson.vector, lesson.losses
+            if self.guess:
+                _, told = self.guess.learn(vector, actions, mask, self.config.guess)
+                vector, terms = vector.detach(), {**terms, **told}
+            scene = Scene(vector=vector)
         else:
             state, actions, mask = _state_now(batch), batch.actions, real_actions(batch)
             scene = self.scene(batch)

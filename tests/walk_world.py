@@ -55,6 +55,18 @@ class WalkWorld(GridWorld):
         return (self.instruction, f"{self.instruction}, please")[:count]
 
 
+class HornWorld(WalkWorld):
+    """The state tells of the horn as well, so that it is known how to stand still."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.spec = replace(SPEC, state=(*SPEC.state, Dimension(name="horn")))
+
+    def observe(self, cameras: Sequence[str] | None = None) -> Observation:
+        seen = super().observe(cameras)
+        return replace(seen, state=np.append(seen.state, [[np.float32(self.horn)]], axis=1))
+
+
 class WalkExpert:
     """Goes straight to the token; blows the horn close to it."""
 

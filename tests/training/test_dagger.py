@@ -200,7 +200,7 @@ def test_the_learner_acts_as_asked_while_it_plays_and_in_validation(
 
     monkeypatch.setattr(module, "play_corrected", watched)
     monkeypatch.setattr(module, "evaluate", measured)
-    run(tmp_path / "run", replace(CONFIG, validation=1, **how))
+    run(tmp_path / "run", replace(CONFIG, validation=1, **how), job=replace(JOB, env="walk_world:HornWorld"))
     session = players[-1]
     assert session.latency == Latency((0.1, 0.3), (3, 1))
     assert session.executor.order == "newest_first"

@@ -3,8 +3,10 @@
     python scripts/convert_openpi.py pi0_base/params folder
 
 writes `folder/model.safetensors` with the names of openpi's PyTorch models, for `load_released` of
-`visuomotor.policies.pi0` and `pi05`. It needs `orbax-checkpoint` (and so JAX) in the environment that runs
-it, which this package does not; run it there, `visuomotor` need not be installed. Nothing is unpickled.
+`visuomotor.policies.pi0` and `pi05`, and copies the folder `assets` beside `params`, the statistics of each
+robot, for `visuomotor.policies.released.openpi`. docs/released.md goes on from there. It needs
+`orbax-checkpoint` (and so JAX) in the environment that runs it, which this package does not; run it there,
+`visuomotor` need not be installed. Nothing is unpickled.
 
 Which norms the action expert has is read from the tree, never guessed from a path. Weights of adapters
 (`lora_a`, `lora_b`) and every other name that has no place are an error: merge adapters before.
@@ -13,6 +15,7 @@ Which norms the action expert has is read from the tree, never guessed from a pa
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -166,6 +169,14 @@ def main() -> None:
         {name: np.ascontiguousarray(array) for name, array in found.items()}, args.out / "model.safetensors"
     )
     print(f"{len(found)} weights written to {args.out / 'model.safetensors'}")
+    assets = args.params.resolve().parent / "assets"
+    if assets.is_dir():
+        shutil.copytree(assets, args.out / "assets", dirs_exist_ok=True)
+        print(f"statistics copied to {args.out / 'assets'}")
+    else:
+        print(
+            f"{assets}: no such folder, and a policy does not act without its statistics. Download it, too."
+        )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from byte_tokenizer import save_byte_tokenizer
 from calibrated import armed_body, random_batch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -46,18 +47,7 @@ VOCABULARY = 300
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One id a byte, and marks for begin and end."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {"<pad>": 0, "<eos>": 1, "<bos>": 2} | {letter: 3 + n for n, letter in enumerate(alphabet)}
-    words |= {f"<unused{n}>": n for n in range(len(words), VOCABULARY)}
-    table = Tokenizer(models.BPE(words, []))
-    table.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    table.decoder = decoders.ByteLevel()
-    folder = tmp_path_factory.mktemp("tokenizer")
-    table.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(
-        '{"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}'
-    )
-    return str(folder)
+    return save_byte_tokenizer(tmp_path_factory.mktemp("tokenizer"), VOCABULARY)
 
 
 def published(folder: Path, *, gemma: bool = False) -> str:

@@ -305,7 +305,10 @@ def measure(arguments: argparse.Namespace, say: Callable[[str], None] = print) -
         tasks = [Play(arm, seed, setup, arguments.at, arguments.within) for arm, seed in todo]
         pool.run(tasks, add)
     lines = [summary(arm, [done[arm, seed] for seed in seeds]) for arm in arms]
-    report = plain({**header, "episodes": len(seeds), "first_seed": seeds[0], "rate": rate, "arms": lines})
+    named = {"agent": Path(arguments.agent).name} if folder else {}  # its weights are told by their hash
+    report = plain(
+        {**header, **named, "episodes": len(seeds), "first_seed": seeds[0], "rate": rate, "arms": lines}
+    )
     (path.parent / "delay.json").write_text(json.dumps(report, indent=1) + "\n")
     (path.parent / "delay.md").write_text(table(lines, rate))
     say(table(lines, rate))

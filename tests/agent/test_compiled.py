@@ -78,3 +78,15 @@ def test_a_compiled_policy_that_answers_otherwise_is_refused(
 def test_graphs_without_a_gpu_are_refused(policy: TinyPolicy) -> None:
     with pytest.raises(ValueError, match="CUDA graphs need a policy on a GPU"):
         CompiledAct(policy, graphs=True)
+
+
+def test_each_size_of_batch_is_a_graph_that_is_held_against_the_plain_policy(policy: TinyPolicy) -> None:
+    """More sizes than torch compiles of one function if nobody asks for more."""
+    quick = CompiledAct(policy.eval(), backend="eager")
+    with torch.no_grad(), shape_checks_off():
+        for count in range(1, 11):
+            batch = random_batch(policy, count)
+            plain = policy.act(batch, generator=torch.Generator().manual_seed(count))
+            found = quick(batch, torch.Generator().manual_seed(count))
+            torch.testing.assert_close(found.actions, plain.actions, atol=1e-5, rtol=1e-5)
+    assert len(quick._held) == 10

@@ -20,6 +20,8 @@ LIMIT = 1e-3
 """Largest difference in model space, where actions span about 2: fused arithmetic rounds elsewhere."""
 COARSE = 5e-2
 """The same for weights in 16 bits."""
+GRAPHS = 64
+"""Most sizes of batches; more than a policy has prompts and sets of cameras."""
 
 
 class CompiledAct:
@@ -27,7 +29,7 @@ class CompiledAct:
 
     Random numbers are those of the plain call: torch's default generator is lent the state of the call's own,
     which no graph takes as an argument. What a policy has to think before it acts is thought outside, for how
-    long that takes is no one graph. The first answer is compared with the plain one.
+    long that takes is no one graph. The first answer of each size is compared with the plain one.
 
     Args:
         policy: In evaluation mode.
@@ -52,7 +54,7 @@ class CompiledAct:
             how["options"] = {"fallback_random": True, "triton.cudagraphs": graphs}
         self.policy = policy
         self._call = torch.compile(policy.act, backend=backend, fullgraph=True, dynamic=False, **how)
-        self._held = False
+        self._held: set[tuple[Any, ...]] = set()
 
     def __call__(self, batch: Batch, generator: torch.Generator, context: Context | None = None) -> Acted:
         """The answer; see `Policy.act`.
@@ -62,12 +64,15 @@ class CompiledAct:
         """
         thought = self.policy.think(batch, generator=generator) if context is None else None
         context = thought if context is None else context
-        with _lent(generator):
-            acted = self._call(self.policy.packed(batch), context=context)
-        if not self._held:
+        packed = self.policy.packed(batch)
+        with _lent(generator), torch._dynamo.config.patch(recompile_limit=GRAPHS):
+            acted = self._call(packed, context=context)
+        words = None if packed.tokens is None else packed.tokens.ids.shape
+        form = (len(batch), *packed.images, words)
+        if form not in self._held:
             plain = self.policy.act(batch, generator=generator, context=context)
             self._hold(acted.actions, plain.actions)
-            self._held = True
+            self._held.add(form)
         return acted if thought is None else replace(acted, text=thought.text)
 
     def _hold(self, found: Tensor, expected: Tensor) -> None:
@@ -85,10 +90,10 @@ class CompiledAct:
 def _lent(generator: torch.Generator) -> Iterator[None]:
     """Let torch's default generator go on where `generator` is; afterwards it is as it was."""
     device = generator.device
-    home = torch if device.type == "cpu" else torch.get_device_module(device)
-    before = home.get_rng_state()
-    home.set_rng_state(generator.get_state())
+    home, where = (torch, ()) if device.type == "cpu" else (torch.get_device_module(device), (device,))
+    before = home.get_rng_state(*where)
+    home.set_rng_state(generator.get_state(), *where)
     try:
         yield
     finally:
-        home.set_rng_state(before)
+        home.set_rng_state(before, *where)

@@ -215,7 +215,8 @@ def load_agent(
         text_path: Where the weights of the sentence encoder are; the packaged ones if None.
         device: Where to compute.
         compile: Answer with the policy compiled by `torch.compile`; its first answer is compared with the
-            plain one. The first call takes a minute.
+            plain one. The first call takes a minute, as does the first with other cameras or a prompt that
+            is longer by more than 32 tokens.
         graphs: Compiled, and with CUDA graphs; needs a GPU.
 
     Raises:

@@ -635,10 +635,12 @@ def _check_pictures(weights: Mapping[str, Tensor], where: str) -> None:
     starts = ("observation.image", "normalize_inputs.buffer_observation_image")
     for name in weights:
         if name.startswith(starts) and name.endswith(".mean"):
-            spread = weights[name.removesuffix("mean") + "std"]
-            theirs = torch.stack([weights[name].flatten(), spread.flatten()]).float()
-            if not torch.allclose(theirs, ours, atol=1e-4):
-                mean, std = (tuple(round(number, 4) for number in row) for row in theirs.tolist())
+            spread = weights.get(name.removesuffix("mean") + "std", torch.zeros(0))
+            theirs = [part.float().flatten() for part in (weights[name], spread)]
+            if any(len(part) != 3 for part in theirs) or not torch.allclose(
+                torch.stack(theirs), ours, atol=1e-4
+            ):
+                mean, std = (tuple(round(number, 4) for number in part.tolist()) for part in theirs)
                 raise CheckpointError(
                     f"{where}: {name!r}: pictures were normalized by mean {mean} and spread {std}; ACT does "
                     "it as for ImageNet, by which it cannot stand in for this network. Train one with "

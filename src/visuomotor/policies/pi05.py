@@ -414,7 +414,7 @@ class PI05(Policy):
         if batch.action_mask is None:
             raise ValueError("pi0.5: the batch has no action mask. Run the policy's transforms first.")
         if not self.config.weight:
-            return self.guess(batch, prefix, held)
+            return self.guess(batch, prefix, held, context)
         if noise is None:
             shape = (len(batch), self.config.horizon, self.action_width)
             noise = torch.randn(shape, generator=generator, device=batch.state.device)
@@ -444,16 +444,19 @@ class PI05(Policy):
             actions = continued(actions, prefix, surely)
         return Acted(actions=actions, text=text)
 
-    def guess(self, batch: Batch, prefix: Tensor | None, held: Tensor | None) -> Acted:
+    def guess(
+        self, batch: Batch, prefix: Tensor | None, held: Tensor | None, context: Context | None
+    ) -> Acted:
         """The trunk's first guess of the chunk, as promised where it was; a failure if it makes none."""
-        chunk = self.trunk.observe(batch).guess.float()
+        seen = self.trunk.observe(batch)
+        says = self._says and context is None
+        text = self.spelled(self.write(batch, self.remember(seen))[0]) if says else None
+        chunk = seen.guess.float()
+        acted = Acted(actions=continued(chunk, prefix, held), text=text)
         if self.trunk.guesses:
-            return Acted(actions=continued(chunk, prefix, held))
-        return Acted(
-            actions=continued(chunk, prefix, held),
-            mask=batch.state_mask.new_zeros(chunk.shape[:2]),
-            failures=(UNLEARNED,) * len(chunk),
-        )
+            return acted
+        mask = batch.state_mask.new_zeros(chunk.shape[:2])
+        return replace(acted, mask=mask, failures=(UNLEARNED,) * len(chunk))
 
     def think(self, batch: Batch, *, generator: torch.Generator | None = None) -> Context | None:
         """The subtask in its likeliest words, one after the other; nothing is random."""

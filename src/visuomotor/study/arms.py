@@ -197,13 +197,13 @@ def budget_of(arm: Mapping[str, Any], history: Sequence[int]) -> dict[str, Any]:
 def _observed(policy: Mapping[str, Any]) -> str:
     """What a policy with such a config observes; families name alike what leaves a part of it out.
 
-    That is `vision="none"` and `LanguageConfig.none()`, wherever they stand in the config.
+    That is `vision="none"`, `LanguageConfig.none()` and `reads_state=False`, wherever they stand in it.
     """
     blind = "none" in _values(policy, "vision")
     deaf = any(
         isinstance(how, Mapping) and how.get("reader") == "none" for how in _values(policy, "language")
     )
-    left_out = {"pictures": blind, "words": deaf}
+    left_out = {"pictures": blind, "words": deaf, "state": False in _values(policy, "reads_state")}
     return ", ".join(part for part in ("pictures", "state", "words") if not left_out.get(part))
 
 

@@ -225,6 +225,7 @@ def dagger(
         workers=workers,
         tell=tell or (lambda *_: None),
     )
+    Latency.of(run.config.latency)  # what cannot be read is refused before the first round
     _claim(run.folder, run.identity())
     rounds = [run.round(number) for number in range(1, run.config.rounds + 1)]
     report = DaggerReport(

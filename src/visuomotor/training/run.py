@@ -315,8 +315,12 @@ def _build(
         return model
     if begin is not None:
         kind, known = read_config(begin)
-        if kind is type(model):  # another family is refused later
-            model = build_policy(name, model.fitted_as(known), bodies, seed=seed)
+        if kind is not type(model):
+            raise ValueError(
+                f"training: {begin} is a {kind.__name__}, this run trains a {type(model).__name__}. Name the "
+                "family of the checkpoint."
+            )
+        model = build_policy(name, model.fitted_as(known), bodies, seed=seed)
         if model.unfitted:
             raise ValueError(
                 f"training: {type(model).__name__} fits something to its data that {begin} has not, and its "

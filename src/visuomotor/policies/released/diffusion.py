@@ -97,6 +97,12 @@ def load_released(
             were normalized in another way.
     """
     names = released_names(policy, layout, observations=observations, where=where)
+    if (policy.config.past, policy.config.before) != (1, "first"):
+        raise CheckpointError(
+            f"{where}: released weights answer from one tick ago on, and see the first tick again before an "
+            f'episode: build the policy with past=1 and before="first", got past={policy.config.past} and '
+            f"before={policy.config.before!r}."
+        )
     _check_pictures(policy, weights, layout, observations, where)
     unused = list(UNUSED[layout])
     if layout == "original" and policy.eyes:  # second names of what has one, and fixed places

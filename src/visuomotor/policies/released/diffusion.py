@@ -97,11 +97,10 @@ def load_released(
             were normalized in another way.
     """
     names = released_names(policy, layout, observations=observations, where=where)
-    if (policy.config.past, policy.config.before) != (1, "first"):
+    if policy.config.past != 1:
         raise CheckpointError(
-            f"{where}: released weights answer from one tick ago on, and see the first tick again before an "
-            f'episode: build the policy with past=1 and before="first", got past={policy.config.past} and '
-            f"before={policy.config.before!r}."
+            f"{where}: released weights answer from one tick ago on: build the policy with past=1, got "
+            f"{policy.config.past}."
         )
     _check_pictures(policy, weights, layout, observations, where)
     unused = list(UNUSED[layout])

@@ -71,8 +71,8 @@ class Seen(NamedTuple):
     were read already, and stand before it. Experts model chunks around `guess` in units of `doubt`, at most
     `farthest` of them; for trunks that guess nothing these are 0 and 1. While learning, `left` is what they
     are to model, `ran` what was executed instead, in the same units (None if the same), `mask` which of their
-    numbers are real, and `losses` are those of seeing itself; `telling` is
-    the prefix from which texts teach the eyes, if that is another one: it has no blind rows.
+    numbers are real, and `losses` are those of seeing itself; `telling` is the prefix from which texts teach
+    the eyes, if that is another one: it has no blind rows.
     """
 
     prefix: Segment
@@ -352,9 +352,8 @@ class SightTrunk(nn.Module):
         if len(state) > len(batch) and batch.blind is not None:
             parts.append(batch.blind)
         real = torch.cat([part.state_mask for part in parts])
-        telling, ran = None, lesson.executed
+        telling = None
         if self.guess:
-            ran = self.guess.around(vector, ran)
             left, terms = self.guess.learn(vector, left, lesson.mask, self.config.guess)
             if self.config.text is not None:
                 seeing = len(batch)  # nobody could tell from blind samples what things are called
@@ -362,9 +361,10 @@ class SightTrunk(nn.Module):
             vector, losses = vector.detach(), losses | terms
         with torch.no_grad():
             guess, doubt = self._around(vector)
+            far = self._farthest
+            ran = ((lesson.executed - guess) / doubt).clamp(-far, far)
         prefix = self._prefix(vector, state, real, parts)
         past = tuple(_lost(part, lesson.heard) for part in past)
-        far = self._farthest
         return Seen(prefix, state, guess, doubt, left, lesson.mask, losses, far, telling, past, ran)
 
     def _read(self, batch: Batch) -> tuple[Batch, tuple[Past, ...]]:

@@ -167,6 +167,8 @@ class HeadsConfig:
     """Numbers that tell the time of a noisy chunk."""
     modes: int = 5
     """Components of the mixture."""
+    apart: float = 1.0
+    """Weight of what keeps them apart."""
     predict: Predicted = "clean"
     """What the head says of a noisy chunk: the clean one, or noise (diffusion) and velocity (flow)."""
     steps: int = 20
@@ -222,7 +224,7 @@ class Heads(Policy):
                 error = (self.point(seen) - clean).square().masked_fill(~mask, 0)
                 total, count = error.sum(), mask.sum().to(error.dtype)
             case "mixture":
-                total, count = mixture.loss(self.mixture(seen), clean, mask)
+                total, count = mixture.loss(self.mixture(seen), clean, mask, apart=self.config.apart)
             case "diffusion":
                 total, count = diffusion.loss(
                     self.denoise(seen, batch),

@@ -162,3 +162,49 @@ def test_conditioning_is_bayes_rule() -> None:
     begin = theirs(Mixture(mix.logits, mix.mean[:, :, :2], mix.std[:, :, :2])).log_prob(actions[:, :2])
     rest = Mixture(given.logits, mix.mean[:, :, 2:], mix.std[:, :, 2:])
     torch.testing.assert_close(begin + mixture.log_density(rest, actions[:, 2:]), whole)
+
+
+def test_the_nearest_component_takes_its_error_and_the_others_share_a_little() -> None:
+    mean = torch.tensor([1.0, -1.0, 0.5])[None, :, None, None].expand(1, 3, HORIZON, ACTION)
+    mix = Mixture(torch.zeros(1, 3), mean, torch.ones_like(mean))
+    actions, mask = torch.full((1, HORIZON, ACTION), 0.9), torch.ones(1, HORIZON, ACTION, dtype=torch.bool)
+    mask[:, 2:] = False
+    actions[:, 2:] = 1e30  # masked
+    expected = 2 * ACTION * (0.9 * 0.1**2 + 0.05 * 1.9**2 + 0.05 * 0.4**2)
+    found = mixture.winner_error(mix, actions, mask, relaxed=0.1)
+    assert float(found) == pytest.approx(expected)
+    alone = Mixture(mix.logits[:, :1], mean[:, :1], mix.std[:, :1])
+    assert float(mixture.winner_error(alone, actions, mask)) == pytest.approx(2 * ACTION * 0.1**2)
+    both = mixture.loss(mix, actions, mask, apart=2.0)[0] - mixture.loss(mix, actions, mask)[0]
+    assert float(both) == pytest.approx(2 * float(mixture.winner_error(mix, actions, mask)), rel=1e-4)
+    assert float(mixture.winner_error(mix, actions, mask & False)) == 0
+
+
+def test_a_component_that_likelihood_has_left_is_taught_again() -> None:
+    """One is as wide as two ways together, and has all the weight; the other is far from both."""
+    ways = torch.tensor([0.3, -0.3])[:, None, None].expand(2, HORIZON, ACTION)
+    mask = torch.ones(2, HORIZON, ACTION, dtype=torch.bool)
+
+    def settled(apart: float) -> Mixture:
+        """What 400 steps make of it."""
+        logits = torch.tensor([6.0, 0.0], requires_grad=True)
+        mean = torch.tensor([0.0, 2.0]).repeat_interleave(HORIZON * ACTION).requires_grad_()
+        raw = torch.tensor([-1.2, -9.0]).repeat_interleave(HORIZON * ACTION).requires_grad_()
+        optimizer = torch.optim.Adam([logits, mean, raw], 0.03)
+
+        def now() -> Mixture:
+            shape = (1, 2, HORIZON, ACTION)
+            mix = mixture.from_raw(logits[None], mean.view(shape), raw.view(shape), min_std=0.05)
+            return Mixture(*(part.expand(2, *part.shape[1:]) for part in mix))
+
+        for _ in range(400):
+            optimizer.zero_grad()
+            mixture.loss(now(), ways, mask, apart=apart)[0].backward()
+            optimizer.step()
+        return Mixture(*(part.detach() for part in now()))
+
+    left, taught = settled(0.0), settled(1.0)
+    assert float(left.logits[0].softmax(-1).max()) > 0.99
+    torch.testing.assert_close(taught.logits[0].softmax(-1), torch.tensor([0.5, 0.5]), atol=0.05, rtol=0)
+    ends = taught.mean[0].mean((1, 2)).sort().values
+    torch.testing.assert_close(ends, torch.tensor([-0.3, 0.3]), atol=0.05, rtol=0)

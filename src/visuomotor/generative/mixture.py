@@ -8,9 +8,13 @@ horizon of 1 the two are the same, and are what was published.
 All randomness is in the noise, standard normal numbers in the shape of the chunk, as for flow and
 diffusion: equal noise gives equal actions.
 
+Likelihood alone may leave all weight to one component as wide as everything that was done: the others,
+far from all chunks, are taught by none. `loss(..., apart=1)` teaches them all.
+
 Sources: Bishop (1994), "Mixture density networks"; Mandlekar et al. (2021), "What matters in learning
 from offline human demonstrations for robot manipulation", whose code (robomimic 0.3.0) has the bounds,
-the least spread, and the low noise while acting.
+the least spread, and the low noise while acting; Rupprecht et al. (2017), "Learning in an uncertain
+world", for what keeps components apart.
 """
 
 from __future__ import annotations
@@ -34,10 +38,13 @@ __all__ = [
     "mode",
     "quiet",
     "sample",
+    "winner_error",
 ]
 
 LOW_NOISE = 1e-4
 """Spread of every component under low noise, in model space."""
+RELAXED = 0.05
+"""Share of an error that is left to components that are not the nearest."""
 EDGE = 1e-6  # no quantile is asked for closer to 0 or 1: float32 knows none
 BELOW = 1 - 2**-23  # of float32
 
@@ -91,14 +98,48 @@ def loss(
     mixture: Mixture,
     actions: Float[Tensor, "batch horizon action"],
     mask: Bool[Tensor, "batch horizon action"],
+    *,
+    apart: float = 0.0,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Negative log-likelihood of the chunks: its sum, and how many numbers are real.
 
     Their quotient is in nats a number. The published one is divided by samples instead; with complete
     chunks that is a constant factor, to which Adam is blind.
+
+    Args:
+        mixture: Parameters, for each chunk.
+        actions: What was done.
+        mask: Which of their numbers are real; the others do not matter.
+        apart: Weight of `winner_error`, which is added to the sum; 0 as published.
     """
     surprise = -log_density(mixture, actions, mask).masked_fill(~mask.flatten(1).any(-1), 0)
-    return surprise.sum(), mask.sum().to(surprise.dtype)
+    total = surprise.sum()
+    if apart:
+        total = total + apart * winner_error(mixture, actions, mask).sum()
+    return total, mask.sum().to(surprise.dtype)
+
+
+def winner_error(
+    mixture: Mixture,
+    actions: Float[Tensor, "batch horizon action"],
+    mask: Bool[Tensor, "batch horizon action"],
+    *,
+    relaxed: float = RELAXED,
+) -> Float[Tensor, " batch"]:
+    """Squared error of the mean nearest to each chunk, and a small share of those of all others.
+
+    The nearest takes `1 - relaxed` of its error and so stays with the chunks that it is nearest to; the
+    others divide the rest, so that none is left where no chunk ever is. Spreads and weights do not matter.
+
+    Source: Rupprecht et al. (2017), section 3, whose relaxed assignment this is, with the squared error.
+    """
+    off = (actions[:, None] - mixture.mean).masked_fill(~mask[:, None], 0)
+    errors = off.square().flatten(2).sum(-1)  # batch mode
+    others = errors.shape[1] - 1
+    if not others:
+        return errors[:, 0]
+    nearest = errors.amin(-1)
+    return (1 - relaxed) * nearest + relaxed / others * (errors.sum(-1) - nearest)
 
 
 def condition(

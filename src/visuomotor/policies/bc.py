@@ -24,6 +24,7 @@ demonstrations for robot manipulation", and its code robomimic 0.3.0 for every n
   always read 10, but at the start of an episode, and only its last tick is trained, not all of them.
 - The start of an episode is masked, not filled with copies of its first tick; missing cameras and padded
   numbers are masked, too.
+- `apart` adds the error of the nearest component, so that likelihood does not settle on a single one.
 - Group norm instead of batch norm, whose statistics are a state; as many weights. `norm="frozen"` is
   robomimic's network while acting.
 - States are normalized by mean and spread, actions to [-1, 1] within the limits of the body; robomimic
@@ -122,6 +123,8 @@ class BCConfig:
     """Channels of the first stage of the ResNet-18."""
     modes: int = 5
     """Components of the mixture."""
+    apart: float = 0.0
+    """Weight of what keeps the components apart; see `visuomotor.generative.mixture`. 0 in the paper."""
     min_std: float = 1e-4
     """Least spread of a component, in model space, where limits are -1 and 1."""
     bounded: bool = True
@@ -144,8 +147,10 @@ class BCConfig:
             raise ValueError(f"BC: width {self.width} is not a multiple of {self.heads} heads.")
         if not 0 < self.crop <= 1 or not 0 <= self.dropout < 1 or not self.min_std > 0:
             raise ValueError("BC: crop must be in (0, 1], dropout in [0, 1), min_std positive.")
-        if self.weight < 0:
-            raise ValueError(f"BC: the weight of a loss must be at least 0, got {self.weight}.")
+        if min(self.weight, self.apart) < 0:
+            raise ValueError(
+                f"BC: weights of losses must be at least 0, got weight={self.weight}, apart={self.apart}."
+            )
 
     @classmethod
     def published(cls, trunk: Trunk = "lstm", head: Head = "mixture", *, pictures: bool = True) -> BCConfig:
@@ -176,6 +181,7 @@ class BCConfig:
             blocks=2,
             heads=4,
             dropout=0.0,
+            apart=1.0,
             min_std=0.01,
             weight=10.0,
         )
@@ -338,7 +344,8 @@ class Answer(nn.Module):
     ) -> Term:
         """Error or negative log-likelihood of the real numbers of the chunks."""
         if self.config.head == "mixture":
-            return Term(*mixture.loss(self.mixture(hidden), actions, mask), NAT * self.config.weight)
+            surprise = mixture.loss(self.mixture(hidden), actions, mask, apart=self.config.apart)
+            return Term(*surprise, NAT * self.config.weight)
         off = (self.point(hidden) - actions.masked_fill(~mask, 0)).masked_fill(~mask, 0)
         error = off.square() if self.config.head == "mse" else off.abs()
         return Term(error.sum(), mask.sum().to(error.dtype), self.config.weight)

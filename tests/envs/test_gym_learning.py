@@ -25,7 +25,7 @@ from visuomotor.training.run import train_from_folder
 ALONE: dict[str, Any] = {"vision": "none", "language": LanguageConfig.none()}
 FAMILIES = {
     "bc": replace(BCConfig.tiny(), **ALONE),
-    "act": replace(ACTConfig.tiny(), **ALONE),
+    "act": replace(ACTConfig.tiny(), guess=0.0, **ALONE),
     "diffusion": replace(DiffusionConfig.tiny(), guess=0.0, draws=2, **ALONE),
 }
 

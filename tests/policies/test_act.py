@@ -25,7 +25,7 @@ def aloha() -> Spec:
     )
 
 
-RESNET = replace(ACTConfig.tiny(), vision="resnet18", norm="group")
+RESNET = replace(ACTConfig.tiny(), vision="resnet18", norm="group", guess=0.0)
 ONE_VIEW = dict.fromkeys(
     ("sight.trust.weight", "sight.trust.bias"), "only one camera is calibrated, so it has all trust"
 )
@@ -61,7 +61,7 @@ def test_the_published_decoder_keeps_the_contract() -> None:
 
 def test_states_alone_keep_the_contract() -> None:
     blind = {key: replace(spec, cameras=()) for key, spec in BODIES.items()}
-    config = replace(ACTConfig.tiny(), vision="none")
+    config = replace(ACTConfig.tiny(), vision="none", guess=0.0)
     check_policy(lambda: ACT(config, blind), learning_rate=1e-3, compiles=False)
     with pytest.raises(ValueError, match='Use vision="none"'):
         ACT(RESNET, blind)
@@ -207,6 +207,7 @@ def test_states_and_actions_are_divided_by_at_least_the_floor() -> None:
         ({"width": 30}, "multiple of 4"),
         ({"latent": 0}, "at least 1"),
         ({"dropout": 1.0}, "dropout"),
+        ({"guess": 10.0}, "needs vision"),
     ],
 )
 def test_wrong_configs_are_refused(change: dict[str, object], message: str) -> None:

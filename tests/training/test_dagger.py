@@ -207,6 +207,16 @@ def test_the_learner_acts_as_asked_while_it_plays_and_in_validation(
     assert session.safety is not None
     assert [setup.latency for setup in setups] == [{"seconds": [0.1, 0.3], "counts": [3, 1]}] * 2
     assert [setup.acting for setup in setups] == [acting] * 2
+    (tmp_path / "latency.json").rename(tmp_path / "moved.json")
+    how["latency"] = str(tmp_path / "moved.json")  # the same delays, so the same run
+    run(tmp_path / "run", replace(CONFIG, validation=1, **how), job=replace(JOB, env="walk_world:HornWorld"))
+    Latency((0.1, 0.3), (1, 1)).save(tmp_path / "moved.json")
+    with pytest.raises(DataError, match="dagger.latency"):
+        run(
+            tmp_path / "run",
+            replace(CONFIG, validation=1, **how),
+            job=replace(JOB, env="walk_world:HornWorld"),
+        )
 
 
 def test_a_person_corrects_through_the_same_door(tmp_path: Path) -> None:

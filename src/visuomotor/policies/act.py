@@ -138,6 +138,8 @@ class ACTConfig:
             raise ValueError(f"ACT: width {self.width} must be a multiple of 4 and of {self.heads} heads.")
         if not 0 <= self.dropout < 1 or min(self.divergence, self.guess) < 0 or self.std_floor <= 0:
             raise ValueError("ACT: dropout must be in [0, 1), weights at least 0, std_floor positive.")
+        if self.guess and self.vision != "sight":
+            raise ValueError(f'ACT: a first guess needs vision="sight", got {self.vision!r}. Set guess=0.')
 
     @classmethod
     def published(cls) -> ACTConfig:

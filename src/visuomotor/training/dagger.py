@@ -292,7 +292,8 @@ class _Run:
 
     def identity(self) -> dict[str, Any]:
         """What two sittings must share: plain data. More rounds may be asked for later."""
-        config = {name: value for name, value in to_plain(self.config).items() if name != "rounds"}
+        config = self._config()
+        del config["rounds"]
         return {
             "format": 1,
             "collect": what_decides(self.job),
@@ -300,6 +301,10 @@ class _Run:
             "training": to_plain(self.training),
             "dagger": config,
         }
+
+    def _config(self) -> dict[str, Any]:
+        """The config as plain data: of a file of delays what is in it, not where it lies."""
+        return {**to_plain(self.config), "latency": Latency.of(self.config.latency).to_json()}
 
     def round(self, number: int) -> Round:
         """One round, or what is left of it."""
@@ -346,7 +351,7 @@ class _Run:
                 "env": self.job.env,
                 "task": self.job.task,
                 "control": self.job.control,
-                "collect": {**what_decides(self.job), "dagger": to_plain(config)},
+                "collect": {**what_decides(self.job), "dagger": self._config()},
             },
             settings=self.job.settings,
             resume=True,

@@ -1,6 +1,6 @@
 """Two ways round: squared error takes the mean of two right answers, and the mean is wrong.
 
-    ./run bench two_ways [--out outputs/two-ways] [--seeds 3] [--episodes 200]
+    ./run bench two_ways [--out outputs/two-ways] [--heads mse mixture] [--seeds 3] [--episodes 200]
 
 A point has to pass an obstacle, on the left or on the right; half of the demonstrations take either side,
 and nothing that can be seen tells which. Four heads on the same trunk (states to features, an MLP), with
@@ -480,7 +480,7 @@ def measure(arguments: argparse.Namespace, say: Callable[[str], None] = print) -
         workers=0,
     )
     shown: dict[str, Sequence[Mapping[str, Any]]] = {"demonstrations": demonstrated(60)}
-    runs: dict[str, list[list[dict[str, Any]]]] = {head: [] for head in get_args(Head)}
+    runs: dict[str, list[list[dict[str, Any]]]] = {head: [] for head in arguments.heads}
     for seed in range(arguments.seeds):
         for head, played in runs.items():
             played.append(play(folder, head, seed, arguments))
@@ -499,6 +499,7 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--out", default="outputs/two-ways", help="folder; what was stopped goes on")
+    words.add_argument("--heads", nargs="+", choices=get_args(Head), default=get_args(Head))
     words.add_argument("--seeds", type=int, default=3, help="trainings of each head")
     words.add_argument("--episodes", type=int, default=200, help="episodes of each training")
     words.add_argument("--demonstrations", type=int, default=300, help="episodes of the expert")

@@ -30,7 +30,7 @@ from visuomotor.types import Observation, Sample
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "released.md").read_text()
-MAKING, ACTING, RELATIVELY = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+MAKING, ACTING, RELATIVELY, ALOHA = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 (CONVERTING,) = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
 SIZES = PaliGemmaConfig.tiny(300)
 
@@ -143,3 +143,12 @@ def test_a_released_agent_of_another_robot_is_refused(downloaded: Callable[..., 
     downloaded("pi05_droid", "droid", statistics(7, 7), steered=True)
     with pytest.raises(Exception, match="7 numbers, the body has 8: none for gripper"):
         exec(MAKING, {})
+
+
+def test_the_page_turns_alohas_numbers_and_back() -> None:
+    actions = np.random.default_rng(0).normal(size=(50, 14)).astype(np.float32)
+    given: dict[str, Any] = {"state": np.zeros(14, np.float32), "actions": actions}
+    exec(ALOHA, given)
+    np.testing.assert_allclose(given["labels"], actions, atol=1e-6)
+    assert given["told"].shape == (14,)
+    assert given["commands"].shape == (50, 14)

@@ -211,7 +211,7 @@ def test_the_learner_acts_as_asked_while_it_plays_and_in_validation(
     how["latency"] = str(tmp_path / "moved.json")  # the same delays, so the same run
     run(tmp_path / "run", replace(CONFIG, validation=1, **how), job=replace(JOB, env="walk_world:HornWorld"))
     Latency((0.1, 0.3), (1, 1)).save(tmp_path / "moved.json")
-    with pytest.raises(DataError, match="dagger.latency"):
+    with pytest.raises(DataError, match=r"dagger\.latency"):
         run(
             tmp_path / "run",
             replace(CONFIG, validation=1, **how),

@@ -131,7 +131,7 @@ def test_the_start_of_an_episode_is_as_if_nothing_had_been_before(trunk: Trunk, 
 
 
 def test_the_seed_decides_which_component_is_answered_and_noise_repeats_it() -> None:
-    policy = built(config(vision="none"))
+    policy = built(config(vision="none", sampling="low_noise"))
     batch = random_batch(policy, 1)
     plans = planned(policy, batch)
     seen = set()

@@ -24,7 +24,8 @@ demonstrations for robot manipulation", and its code robomimic 0.3.0 for every n
   always read 10, but at the start of an episode, and only its last tick is trained, not all of them.
 - The start of an episode is masked, not filled with copies of its first tick; missing cameras and padded
   numbers are masked, too.
-- `apart` adds the error of the nearest component, so that likelihood does not settle on a single one.
+- `apart` adds the error of the nearest component, so that likelihood does not settle on a single one;
+  `sampling="mode"` answers with the heaviest, for one that is drawn may be one that hardly ever is right.
 - Group norm instead of batch norm, whose statistics are a state; as many weights. `norm="frozen"` is
   robomimic's network while acting.
 - States are normalized by mean and spread, actions to [-1, 1] within the limits of the body; robomimic
@@ -182,6 +183,7 @@ class BCConfig:
             heads=4,
             dropout=0.0,
             apart=1.0,
+            sampling="mode",
             min_std=0.01,
             weight=10.0,
         )

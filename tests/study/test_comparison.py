@@ -15,6 +15,8 @@ import pytest
 from killable_comparison import EXAM, make_arm, make_data, run
 
 import visuomotor
+from visuomotor.data.synthetic import SPEC, make_episode
+from visuomotor.data.writer import LeRobotWriter
 from visuomotor.errors import DataError, VisuomotorError
 from visuomotor.evaluation.runner import FIRST_SEED
 from visuomotor.recipes import CollectConfig, Recipe
@@ -230,6 +232,22 @@ def test_a_folder_of_somebody_else_is_refused(data: Path, tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"thesis\.tex"):
         run(data, tmp_path, [NARROW])
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_data_that_grow_between_two_arms_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, train = make_data(tmp_path / "slides"), comparison.train_recipe
+
+    def train_and_collect(recipe: Recipe, *arguments: Any, **options: Any) -> TrainReport:
+        report = train(recipe, *arguments, **options)
+        with LeRobotWriter(data, SPEC, executed=True, resume=True) as writer:
+            writer.add(make_episode(4, ticks=8))
+        return report
+
+    monkeypatch.setattr(comparison, "train_recipe", train_and_collect)
+    with pytest.raises(DataError, match=r"slides: the data set has changed since this comparison began"):
+        run(data, tmp_path / "out", [NARROW, WIDE], untrained=False, references=())
+    assert (tmp_path / "out/arms/narrow/report.json").is_file()
+    assert not (tmp_path / "out/arms/wide/policy").exists()
 
 
 def test_an_arm_that_diverges_does_not_stop_the_others(

@@ -24,7 +24,7 @@ from typing import Any
 from visuomotor.agent.config import to_plain
 from visuomotor.agent.disk import PROVENANCE
 from visuomotor.data.lerobot import LeRobotReader
-from visuomotor.errors import VisuomotorError
+from visuomotor.errors import DataError, VisuomotorError
 from visuomotor.evaluation.comparison_page import write_comparison
 from visuomotor.evaluation.families import family_entry, merge_families
 from visuomotor.evaluation.origin import world_of
@@ -111,7 +111,8 @@ def compare_arms(
 
     Raises:
         ValueError: The arms are not equally placed.
-        DataError: `out` holds something else, or an arm of this name that is another.
+        DataError: `out` holds something else, or an arm of this name that is another; or the data set
+            changes meanwhile.
         VisuomotorError: An arm diverged; all others are finished.
         KeyboardInterrupt: Ctrl-C or SIGTERM, once the state is saved.
     """
@@ -275,6 +276,7 @@ class _Work:
         """Train and evaluate one arm from where it is."""
         place = self.folder / "arms" / arm.name
         if not is_reported(place):
+            self._check_data()
             tell = named(self.tell, arm.name)
             cache = self.folder / "cache"
             train_recipe(arm.recipe, self.data, place / "policy", cache=cache, device=self.device, tell=tell)
@@ -289,6 +291,15 @@ class _Work:
             write_report(place, evaluation, command=self.command, seed=arm.recipe.training.seed)
         if untrained and not is_reported(place / "untrained"):
             self._play_untrained(arm, place / "untrained")
+
+    def _check_data(self) -> None:
+        """The data are those of the other arms: somebody may still be collecting them."""
+        folder = self.reader.folder
+        if LeRobotReader(folder).hash != self.reader.hash:
+            raise DataError(
+                f"{folder}: the data set has changed since this comparison began, so that its next arm would "
+                "learn from other data. Wait until all is collected, and compare in a new folder."
+            )
 
     def _play_untrained(self, arm: Arm, place: Path) -> None:
         """The first weights of an arm in the main scenes."""
